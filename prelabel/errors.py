@@ -1,0 +1,60 @@
+"""The exceptions of prelabel, one tree.
+
+PrelabelError
+├── ConfigError      a config, an option or an argument is wrong: tell the user, exit 2
+├── ImageError       one image cannot be read: a failure of that image, not of the job
+├── ModelError       weights are missing or do not fit, or a network cannot do what is asked
+├── LabelError       a mask, a stage output or a label breaks its own rules
+└── ConnectorError   a platform or a file of labels refuses; `retryable` says whether later may help
+
+Every message is a sentence that names the file or key and says what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConnectorError",
+    "ImageError",
+    "LabelError",
+    "ModelError",
+    "PrelabelError",
+]
+
+
+class PrelabelError(Exception):
+    """Anything that prelabel raises on purpose."""
+
+
+class ConfigError(PrelabelError):
+    """A config, an option or a command-line argument is wrong."""
+
+
+class ImageError(PrelabelError):
+    """One image cannot be read.
+
+    `kind` is a short machine-readable reason, such as "decode", "truncated" or "too-large".
+    """
+
+    def __init__(self, message: str, *, kind: str = "decode") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class ModelError(PrelabelError):
+    """Weights are missing or do not fit, or a network cannot do what is asked of it."""
+
+
+class LabelError(PrelabelError):
+    """A mask, a stage output or a label breaks its own rules."""
+
+
+class ConnectorError(PrelabelError):
+    """A platform or a label file refuses.
+
+    `retryable` is True where the same call may succeed later (a busy server, a timeout).
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
