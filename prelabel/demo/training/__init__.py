@@ -1,0 +1,1 @@
+"""How the demo networks are trained; not needed to run them."""
