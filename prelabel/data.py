@@ -36,6 +36,7 @@ __all__ = [
     "Ontology",
     "PanopticLabel",
     "Segment",
+    "Stored",
     "StuffRegions",
     "StuffScores",
     "Trace",
@@ -261,7 +262,7 @@ def _unpack_masks(arrays: Mapping[str, NDArray[np.generic]]) -> tuple[Mask, ...]
 # --- what the stages hand on ------------------------------------------------------------------
 
 
-class _Stored:
+class Stored:
     """`save` and `load` for a data class made of arrays and at most one tuple of masks."""
 
     __slots__ = ()
@@ -319,7 +320,7 @@ def _check_unit(name: str, array: NDArray[np.generic]) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Detections(_Stored):
+class Detections(Stored):
     """Boxes of things in one image; N = 0 is normal.
 
     Attributes:
@@ -378,7 +379,7 @@ class Detections(_Stored):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Instances(_Stored):
+class Instances(Stored):
     """Detections with one mask each.
 
     Attributes:
@@ -408,7 +409,7 @@ class Instances(_Stored):
     @classmethod
     def _parts(cls, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, object]:
         nested = {name: array for name, array in arrays.items() if name.startswith("detections.")}
-        parts = _Stored._parts.__func__(  # type: ignore[attr-defined]
+        parts = Stored._parts.__func__(  # type: ignore[attr-defined]
             cls, {name: array for name, array in arrays.items() if name not in nested}
         )
         fields = {name.removeprefix("detections."): array for name, array in nested.items()}
@@ -416,7 +417,7 @@ class Instances(_Stored):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StuffScores(_Stored):
+class StuffScores(Stored):
     """Rough maps of stuff over the whole image.
 
     Attributes:
@@ -448,7 +449,7 @@ class StuffScores(_Stored):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StuffRegions(_Stored):
+class StuffRegions(Stored):
     """Refined regions of stuff, one per connected component of a rough map.
 
     Attributes:

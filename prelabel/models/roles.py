@@ -1,0 +1,177 @@
+"""What the stages ask of the networks: three roles, spoken in numpy.
+
+Every method returns one result per frame, in the frames' order. `capture` is decided at call time:
+with it, what explanations need travels beside the result as evidence; without, it is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.data import Detections, Frame, Mask, Ontology, Stored, StuffScores
+from prelabel.errors import LabelError
+
+__all__ = [
+    "PADDING",
+    "Detected",
+    "Detector",
+    "DetectorEvidence",
+    "Embedding",
+    "MaskLogits",
+    "PromptableSegmenter",
+    "Prompts",
+    "StuffScorer",
+]
+
+PADDING = -10
+"""The label of a point that only fills up an array, as in transformers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectorEvidence(Stored):
+    """Where the detector looked, and which words it heard, for each of N detections.
+
+    Attributes:
+        tokens: unicode (T,), the tokens of the prompt list.
+        token_weights: float32 (N, T), attention from the query to each token, mean over heads.
+        points: float32 (N, P, 2), xy in pixels of the original image, that the query sampled.
+        point_weights: float32 (N, P), the weight of each sample.
+    """
+
+    tokens: NDArray[np.str_]
+    token_weights: NDArray[np.float32]
+    points: NDArray[np.float32]
+    point_weights: NDArray[np.float32]
+
+
+class Detected(NamedTuple):
+    """A detector's answer for one frame."""
+
+    detections: Detections
+    evidence: DetectorEvidence | None
+
+
+class Detector(Protocol):
+    """Finds things by text."""
+
+    def load(self, device: str) -> None:
+        """Load the weights onto "cpu" or "cuda". Raises ModelError where they do not fit."""
+
+    def detect(
+        self, frames: Sequence[Frame], ontology: Ontology, *, capture: bool = False
+    ) -> list[Detected]:
+        """Boxes of the ontology's things, above each category's threshold, best first.
+
+        An ontology without things gives empty detections and runs no network.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding(Stored):
+    """One encoded image, which serves any number of prompts.
+
+    Attributes:
+        size: int32 (2,), (height, width) of the original image.
+        input_size: int32 (2,), (height, width) of the image within the network's padded input.
+        features: float32 (C, g, g), the network's image embedding.
+        attention_input: float32 (g, g, D), input of the last global attention; (0, 0, 0) unless
+            captured.
+    """
+
+    size: NDArray[np.int32]
+    input_size: NDArray[np.int32]
+    features: NDArray[np.float32]
+    attention_input: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompts:
+    """N prompts on one image; each part is given for all of them or for none.
+
+    Attributes:
+        boxes: float32 (N, 4), xyxy pixels of the original image.
+        points: float32 (N, P, 2), xy pixels of the original image.
+        labels: int32 (N, P): 1 inside, 0 outside, `PADDING` for a point to ignore.
+        masks: float32 (N, m, m), mask logits over the network's padded input, as `MaskLogits` holds.
+    """
+
+    boxes: NDArray[np.float32] | None = None
+    points: NDArray[np.float32] | None = None
+    labels: NDArray[np.int32] | None = None
+    masks: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.boxes is None and self.points is None:
+            raise LabelError("expected boxes or points as prompts, got neither")
+        if (self.points is None) != (self.labels is None):
+            raise LabelError("expected points and labels together, got one of them")
+        if len({len(part) for part in self._parts()}) > 1:
+            shapes = [part.shape for part in self._parts()]
+            raise LabelError(f"expected as many of each part of the prompts, got {shapes}")
+
+    def _parts(self) -> list[NDArray[np.generic]]:
+        parts = (self.boxes, self.points, self.labels, self.masks)
+        return [part for part in parts if part is not None]
+
+    def __len__(self) -> int:
+        return len(self._parts()[0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskLogits(Stored):
+    """The segmenter's candidates for N prompts, at its own resolution.
+
+    Attributes:
+        logits: float32 (N, K, m, m), over the network's padded input; above 0 is inside.
+        ious: float32 (N, K), predicted mask quality in [0, 1].
+    """
+
+    logits: NDArray[np.float32]
+    ious: NDArray[np.float32]
+
+
+class PromptableSegmenter(Protocol):
+    """Makes masks from boxes and points, encoding each image once."""
+
+    def load(self, device: str) -> None:
+        """Load the weights onto "cpu" or "cuda". Raises ModelError where they do not fit."""
+
+    def embed(self, frames: Sequence[Frame], *, capture: bool = False) -> list[Embedding]:
+        """Encode each frame once."""
+
+    def masks(self, embedding: Embedding, prompts: Prompts, *, multimask: bool) -> MaskLogits:
+        """One candidate per prompt, or with `multimask` three of different extent."""
+
+    def upscale(
+        self, embedding: Embedding, logits: NDArray[np.float32], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Logits (M, m, m) over the padded input as float32 (M, height, width) over the image."""
+
+    def to_logit_grid(
+        self, embedding: Embedding, maps: NDArray[np.float32], fill: float
+    ) -> NDArray[np.float32]:
+        """Maps float32 (M, h, w) over the whole image as (M, m, m) over the padded input."""
+
+    def attention(self, embedding: Embedding, mask: Mask) -> NDArray[np.float32]:
+        """What the mask's pixels attended to in the encoder's last global layer.
+
+        Returns float32 (h, w) over the whole image, summing to 1. Needs a captured embedding.
+        """
+
+
+class StuffScorer(Protocol):
+    """Scores stuff by text, roughly, all over the image."""
+
+    def load(self, device: str) -> None:
+        """Load the weights onto "cpu" or "cuda". Raises ModelError where they do not fit."""
+
+    def score(self, frames: Sequence[Frame], ontology: Ontology) -> list[StuffScores]:
+        """One rough map per stuff category; the maps themselves are the evidence.
+
+        An ontology without stuff gives empty scores and runs no network.
+        """

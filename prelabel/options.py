@@ -1,0 +1,71 @@
+"""Options of the stages that hold no network, frozen and strict.
+
+Every number names its unit and range. Lengths and areas are relative to the image, so that one
+config serves every size.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["ExplainOptions", "Fraction", "MergeOptions", "RefineOptions", "Section"]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+"""A number in [0, 1]."""
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, picklable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RefineOptions(Section):
+    """How rough maps of stuff become regions with edges."""
+
+    threshold: Fraction = 0.5
+    """Least probability of the rough map for a pixel to belong to a category."""
+    min_component: Fraction = 0.002
+    """Least area of a connected component, as a share of the image."""
+    max_components: Annotated[int, Field(ge=1)] = 6
+    """At most so many components per category, the largest first."""
+    positives: Annotated[int, Field(ge=1, le=64)] = 8
+    """Points inside each component."""
+    negatives: Annotated[int, Field(ge=0, le=64)] = 4
+    """Points on rival categories and on things."""
+    mask_prompt: bool = False
+    """Whether the segmenter also sees the rough map as a mask prompt."""
+    min_agreement: Fraction = 0.5
+    """Least IoU of the refined with the rough component; below it the rough one is kept."""
+    reach: Fraction = 0.04
+    """How far a refined region may go beyond its rough component, as a share of the short side."""
+
+
+class MergeOptions(Section):
+    """How overlapping candidates become one label."""
+
+    min_score: Fraction = 0.1
+    """Least combined score of a candidate."""
+    duplicate_iou: Fraction = 0.6
+    """Two things whose masks overlap by at least this IoU are one object."""
+    containment: Fraction = 0.8
+    """A candidate with at least this share inside a larger one lies on top of it."""
+    containment_ratio: Fraction = 0.6
+    """…if its area is at most this share of the larger one's."""
+    min_visible: Fraction = 0.25
+    """Least share of a candidate that must stay visible."""
+    min_area: Fraction = 0.0002
+    """Least visible area of a segment, as a share of the image."""
+    fill_void: bool = True
+    """Whether pixels that nobody claims go to the most likely stuff category present."""
+
+
+class ExplainOptions(Section):
+    """What is stored for the question "why this segment?"."""
+
+    enabled: bool = False
+    """Whether the networks' attention is captured and stored beside each label."""
+    heatmap_side: Annotated[int, Field(ge=8, le=512)] = 64
+    """Longest side of a stored heat map, in cells."""
