@@ -1,0 +1,128 @@
+"""Which image and category of a prediction belongs to which of the truth."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Literal, TypeAlias
+
+from prelabel.coco import CocoAnnotation, CocoCategory, PanopticFile
+from prelabel.errors import ConfigError, LabelError
+
+__all__ = ["ImagePair", "match_categories", "match_images", "name_some", "refuse_missing"]
+
+_log = logging.getLogger(__name__)
+
+_NAMED = 5
+"""How many names an error lists before it only counts them."""
+
+ImagePair: TypeAlias = tuple[CocoAnnotation, CocoAnnotation | None]
+"""The truth's annotation of an image, and the prediction's or None."""
+
+
+def match_categories(
+    guess: PanopticFile, real: PanopticFile, missing: Literal["error", "miss"]
+) -> Mapping[int, int]:
+    """The truth's category_id for each of the prediction's, matched by name.
+
+    Raises:
+        ConfigError: a name stands on one side only; with `missing="miss"` the truth may have more.
+    """
+    names, true_names = _category_names(guess), _category_names(real)
+    unknown, absent = names.keys() - true_names.keys(), true_names.keys() - names.keys()
+    if unknown or (absent and missing == "error"):
+        raise ConfigError(
+            f"categories do not match: only {guess.path} lists {name_some(unknown)}, "
+            f"only {real.path} lists {name_some(absent)}; give them the same names"
+        )
+    for name in names.keys() & true_names.keys():
+        if names[name].isthing != true_names[name].isthing:
+            _log.warning("%s: isthing of %r is not the truth's, which counts", guess.path, name)
+    return {names[name].category_id: true_names[name].category_id for name in names}
+
+
+def _category_names(file: PanopticFile) -> Mapping[str, CocoCategory]:
+    _refuse_twice(file, "category id", [row.category_id for row in file.categories])
+    _refuse_twice(file, "category", [row.name for row in file.categories])
+    if not file.categories:
+        raise ConfigError(f"{file.path} lists no categories; they are matched by name")
+    return {row.name: row for row in file.categories}
+
+
+def match_images(
+    guess: PanopticFile, real: PanopticFile, extra: Literal["error", "ignore"]
+) -> list[ImagePair]:
+    """The truth's annotations in their order, each with the prediction's of the same file_name.
+
+    What finds no partner so is matched without extension, where that is unambiguous.
+
+    Raises:
+        ConfigError: the truth is empty or, unless `extra` is ignored, lacks a predicted image.
+    """
+    truths, guesses = _annotations_by_name(real), _annotations_by_name(guess)
+    if not truths:
+        raise ConfigError(f"{real.path} has no annotations, so there is nothing to compare with")
+    partners = {name: name for name in truths.keys() & guesses.keys()}
+    left = _by_bare_name(name for name in guesses if name not in partners)
+    for bare, names in _by_bare_name(name for name in truths if name not in partners).items():
+        if len(names) == 1 and len(left.get(bare, [])) == 1:
+            partners[names[0]] = left[bare][0]
+    spare = guesses.keys() - set(partners.values())
+    if spare and extra == "error":
+        raise ConfigError(
+            f"images do not match: {guess.path} has {name_some(spare)}, which {real.path} lacks "
+            f"(it has {name_some(truths.keys() - partners.keys() or truths.keys())})"
+        )
+    return [
+        (annotation, guesses[partners[name]] if name in partners else None)
+        for name, annotation in truths.items()
+    ]
+
+
+def refuse_missing(pairs: Sequence[ImagePair], guess: PanopticFile, real: PanopticFile) -> None:
+    """Raise ConfigError, naming both files, if an image has no prediction."""
+    names = [real.images_by_id[row.image_id].file_name for row, other in pairs if other is None]
+    if names:
+        raise ConfigError(
+            f"images do not match: {real.path} has {name_some(names)}, {guess.path} has no "
+            'prediction for them; label them, or count them as misses (missing="miss")'
+        )
+
+
+def _annotations_by_name(file: PanopticFile) -> Mapping[str, CocoAnnotation]:
+    _refuse_twice(file, "image id", [image.image_id for image in file.images])
+    _refuse_twice(file, "image", [image.file_name for image in file.images])
+    _refuse_twice(file, "annotation of image", [row.image_id for row in file.annotations])
+    named = {}
+    for annotation in file.annotations:
+        image = file.images_by_id.get(annotation.image_id)
+        if image is None:
+            raise LabelError(
+                f"{file.path} has an annotation of image {annotation.image_id!r}, but images[] "
+                "does not list it; images are matched by their file_name"
+            )
+        named[image.file_name] = annotation
+    return named
+
+
+def _by_bare_name(names: Iterable[str]) -> Mapping[str, list[str]]:
+    bare: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        bare[str(PurePosixPath(name).with_suffix(""))].append(name)
+    return bare
+
+
+def _refuse_twice(file: PanopticFile, what: str, values: Sequence[int | str]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise LabelError(f"{file.path} lists the {what} {twice[0]!r} twice; each needs its own")
+
+
+def name_some(values: Iterable[int | str]) -> str:
+    """The first few values in order, and how many more there are."""
+    known = sorted(values, key=str)
+    text = ", ".join(repr(value) for value in known[:_NAMED]) or "none"
+    more = len(known) - _NAMED
+    return f"{text} and {more} more" if more > 0 else text
