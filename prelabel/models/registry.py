@@ -27,9 +27,18 @@ __all__ = [
 
 Role = Literal["detect", "segment", "stuff"]
 
-_DETECTORS = {"grounding-dino": "prelabel.models.grounding_dino:GroundingDino"}
-_SEGMENTERS = {"sam": "prelabel.models.sam:Sam"}
-_STUFF_SCORERS = {"clipseg": "prelabel.models.clipseg:ClipSeg"}
+_DETECTORS = {
+    "grounding-dino": "prelabel.models.grounding_dino:GroundingDino",
+    "paint": "prelabel.models.paint:PaintDetector",
+}
+_SEGMENTERS = {
+    "sam": "prelabel.models.sam:Sam",
+    "paint": "prelabel.models.paint:PaintSegmenter",
+}
+_STUFF_SCORERS = {
+    "clipseg": "prelabel.models.clipseg:ClipSeg",
+    "paint": "prelabel.models.paint:PaintStuffScorer",
+}
 
 ROLES: Mapping[Role, Mapping[str, str]] = MappingProxyType(
     {"detect": _DETECTORS, "segment": _SEGMENTERS, "stuff": _STUFF_SCORERS}

@@ -70,7 +70,9 @@ def find_weights(kind: str, options: NetworkOptions) -> Path:
 
 def _checked(folder: Path, what: str) -> Path:
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"{what} lacks config.json, so it is no checkpoint in transformers' layout")
+        raise ConfigError(
+            f"{what} lacks config.json, so it is no checkpoint in transformers' layout"
+        )
     if not sorted(folder.glob("*.safetensors")):
         raise ConfigError(
             f"{what} holds no .safetensors file; save the model with save_pretrained first"

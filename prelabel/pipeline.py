@@ -1,0 +1,158 @@
+"""One batch of images through all stages."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.config import Config, load_config
+from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, Trace
+from prelabel.errors import ConfigError
+from prelabel.images import decode
+from prelabel.models.registry import create_detector, create_segmenter, create_stuff_scorer
+from prelabel.stages.explain import Findings, explain
+from prelabel.stages.merge import merge
+from prelabel.stages.refine import refine_stuff
+from prelabel.stages.sample import generator_for
+from prelabel.stages.segment import segment_things
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["STAGES", "Labelled", "Pipeline"]
+
+STAGES = ("detect", "segment", "score", "refine", "merge", "explain")
+"""The stages, in the order in which they run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One image's label and how it came about.
+
+    Attributes:
+        label: the pre-label.
+        trace: what merge decided.
+        explanations: one per segment, or none where they were not asked for.
+        findings: what each stage found.
+        seconds: per stage, wall-clock.
+    """
+
+    label: PanopticLabel
+    trace: Trace
+    explanations: tuple[Explanation, ...]
+    findings: Findings
+    seconds: Mapping[str, float]
+
+
+class Pipeline:
+    """The networks of one config and the way through them.
+
+    >>> label = Pipeline.from_config("configs/demo.yaml").label("photo.jpg")
+    """
+
+    def __init__(self, config: Config, device: str) -> None:
+        self.config = config
+        self.ontology = config.build_ontology()
+        self.device = device
+        self.detector = create_detector(config.detect)
+        self.segmenter = create_segmenter(config.segment)
+        self.stuff_scorer = create_stuff_scorer(config.stuff)
+        self._loaded = False
+
+    @classmethod
+    def from_config(
+        cls, config: Config | str | os.PathLike[str], *, device: str | None = None
+    ) -> Self:
+        """A pipeline that has loaded nothing yet. Raises ConfigError for a wrong config."""
+        if not isinstance(config, Config):
+            config = load_config(Path(config))
+        return cls(config, device or config.device)
+
+    def load(self) -> Self:
+        """Load the weights, once. Raises ConfigError or ModelError."""
+        if not self._loaded:
+            device = _resolve_device(self.device)
+            for network in (self.detector, self.segmenter, self.stuff_scorer):
+                network.load(device)
+            self._loaded = True
+        return self
+
+    def label(self, image: Image | NDArray[np.uint8] | str | os.PathLike[str]) -> PanopticLabel:
+        """The label of one image: a path, a PIL image, or uint8 (H, W, 3) RGB.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        return self.run([_frame(image)], explain=False)[0].label
+
+    def run(self, frames: Sequence[Frame], *, explain: bool | None = None) -> list[Labelled]:
+        """Label each frame. `explain` overrides the config's `explain.enabled`."""
+        capture = self.config.explain.enabled if explain is None else explain
+        self.load()
+        return [self._run_one(frame, capture) for frame in frames]
+
+    def _run_one(self, frame: Frame, capture: bool) -> Labelled:
+        config, ontology, image_id = self.config, self.ontology, frame.record.image_id
+        clock = _Clock()
+        with clock("detect"):
+            detections, evidence = self.detector.detect([frame], ontology, capture=capture)[0]
+        with clock("segment"):
+            embedding = self.segmenter.embed([frame], capture=capture)[0]
+            instances = segment_things(self.segmenter, embedding, detections)
+        with clock("score"):
+            scores = self.stuff_scorer.score([frame], ontology)[0]
+        with clock("refine"):
+            rng = generator_for(image_id)
+            regions = refine_stuff(
+                self.segmenter, embedding, scores, instances, ontology, config.refine, rng
+            )
+        with clock("merge"):
+            label, trace = merge(
+                image_id, frame.size, instances, regions, scores, ontology, config.merge
+            )
+        findings = Findings(instances, scores, regions, embedding, evidence)
+        reasons: tuple[Explanation, ...] = ()
+        if capture:
+            with clock("explain"):
+                reasons = explain(label, trace, findings, self.segmenter, ontology, config.explain)
+        return Labelled(label, trace, reasons, findings, clock.seconds)
+
+
+class _Clock:
+    """Wall-clock seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+
+def _resolve_device(device: str) -> str:
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _frame(image: Image | NDArray[np.uint8] | str | os.PathLike[str]) -> Frame:
+    if isinstance(image, (str, os.PathLike)):
+        path = Path(image)
+        return decode(path, ImageRecord(path.name, str(path)))
+    if not isinstance(image, np.ndarray):
+        return Frame(ImageRecord("image", ""), np.asarray(image.convert("RGB")))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ConfigError(f"expected an image uint8 (H, W, 3), got {image.dtype} {image.shape}")
+    return Frame(ImageRecord("image", ""), image)
