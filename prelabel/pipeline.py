@@ -60,7 +60,7 @@ class Pipeline:
 
     def __init__(self, config: Config, device: str) -> None:
         self.config = config
-        self.ontology = config.build_ontology()
+        self.ontology = config.ontology
         self.device = device
         self.detector = create_detector(config.detect)
         self.segmenter = create_segmenter(config.segment)
