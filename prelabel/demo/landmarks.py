@@ -21,8 +21,8 @@ LEAVES: tuple[Color, ...] = (
 )
 BARK: tuple[Color, ...] = ((92, 66, 44), (74, 58, 46), (112, 90, 70))
 WALLS: tuple[Color, ...] = (
-    (232, 222, 200), (205, 150, 110), (172, 84, 64), (240, 238, 230), (225, 200, 130), (150, 175, 190),
-    (215, 170, 165),
+    (232, 222, 200), (205, 150, 110), (172, 84, 64), (240, 238, 230), (225, 200, 130),
+    (150, 175, 190), (215, 170, 165),
 )  # fmt: skip
 ROOFS: tuple[Color, ...] = ((150, 58, 42), (95, 62, 52), (74, 78, 88), (176, 92, 54))
 
@@ -40,8 +40,13 @@ def _round(rng: np.random.Generator, sketch: Sketch) -> None:
         u = wide * 0.72 * reach * math.cos(angle)
         v = middle + tall * 0.74 * reach * math.sin(angle)
         lit = 0.82 + 0.32 * (v - stem) / (1 - stem) + 0.5 * sketch.light * u
-        tone = shade(leaf, lit * rng.uniform(0.86, 1.12))
+        tone = shade(leaf, lit * rng.uniform(0.84, 1.12))
         sketch.disc((u, v), rng.uniform(0.07, 0.11), tone)
+    for _ in range(40):
+        angle, reach = rng.uniform(0, 6.28), math.sqrt(rng.random())
+        u, v = wide * 0.85 * reach * math.cos(angle), middle + tall * 0.85 * reach * math.sin(angle)
+        lit = 0.85 + 0.3 * (v - stem) / (1 - stem) + 0.5 * sketch.light * u
+        sketch.disc((u, v), rng.uniform(0.014, 0.032), shade(leaf, lit * pick(rng, (0.72, 1.3))))
 
 
 def _cone(rng: np.random.Generator, sketch: Sketch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,9 +47,10 @@ class Layout:
         """Category ids, uint8 (H, W)."""
         return np.asarray(self.canvas)
 
-    def has(self, name: str) -> bool:
-        """Whether any of this stuff is there."""
-        return self.canvas.histogram()[ONTOLOGY.by_name[name].category_id] > 0
+    def present(self) -> frozenset[str]:
+        """The names of the stuff that is there."""
+        counts = self.canvas.histogram()
+        return frozenset(kind.name for kind in ONTOLOGY.stuff if counts[kind.category_id])
 
     def fill(self, name: str, outline: list[Point]) -> None:
         """Give the inside of an outline in pixels to a kind of stuff."""
@@ -110,7 +112,7 @@ def _centre_line(rng: np.random.Generator, layout: Layout, top: float, bottom: f
                 ),
                 white,
             )
-        )  # noqa: E501
+        )
         x += dash * 2.1
 
 
@@ -194,7 +196,7 @@ def _park(rng: np.random.Generator, layout: Layout) -> None:
                 (x + a * w * np.cos(t), y + b * w * np.sin(t))
                 for t, w in zip(turns.tolist(), wobble.tolist(), strict=True)
             ],
-        )  # noqa: E501
+        )
         layout.wishes["boat"] = 1.0
 
 
@@ -245,23 +247,23 @@ def _lakeside(rng: np.random.Generator, layout: Layout) -> None:
         )
 
 
-_KINDS = (
-    (_street_side, {"car": 3.0, "bus": 2.0, "person": 2.5, "dog": 1.0, "tree": 1.5, "house": 2.0, "bench": 1.0, "ball": 0.4}),
-    (_street_front, {"car": 3.0, "bus": 1.6, "person": 2.5, "dog": 1.0, "tree": 1.5, "house": 2.0, "bench": 0.6}),
-    (_park, {"person": 2.5, "dog": 2.0, "tree": 2.5, "ball": 2.0, "bench": 2.0, "umbrella": 1.0, "house": 0.7}),
-    (_beach, {"person": 2.5, "umbrella": 2.5, "ball": 2.0, "dog": 1.5, "boat": 2.0, "tree": 1.0, "bench": 0.4}),
-    (_harbour, {"boat": 3.5, "person": 2.0, "dog": 1.0, "bench": 1.4, "ball": 0.4, "umbrella": 0.8}),
-    (_countryside, {"house": 2.0, "tree": 2.5, "car": 2.0, "bus": 1.2, "dog": 1.4, "person": 1.4, "ball": 0.6}),
-    (_lakeside, {"boat": 2.5, "tree": 1.6, "person": 1.6, "dog": 1.3, "house": 1.0, "bench": 1.0, "ball": 0.8, "umbrella": 0.8}),
-)  # fmt: skip
+_KINDS: tuple[tuple[Callable[[np.random.Generator, Layout], None], float, str], ...] = (
+    (_street_side, 0.2, "car 4, bus 3, person 2.5, house 2.5, tree 1.5, dog 1, bench 1, ball 0.5"),
+    (_street_front, 0.18, "car 4, bus 2.6, person 2.5, house 2.5, tree 1.5, dog 1, bench 0.6"),
+    (_park, 0.14, "person 2, dog 1.6, tree 2.5, ball 2, bench 2, umbrella 1, house 1.2"),
+    (_beach, 0.13, "person 2, umbrella 2.2, ball 2.2, dog 1.3, boat 2, tree 1.4, bench 0.5"),
+    (_harbour, 0.1, "boat 3.5, person 2, dog 1, bench 1.4, ball 0.6, umbrella 0.8"),
+    (_countryside, 0.15, "house 2.6, tree 2.2, car 3, bus 2, dog 1.2, person 1.2, ball 0.6"),
+    (_lakeside, 0.1, "boat 2.5, tree 2, house 2, person 1.4, dog 1, bench 1, ball 1, umbrella 0.8"),
+)
+"""How a scene is built, how often, and which things it likes how much."""
 
 
 def draw_layout(rng: np.random.Generator, size: tuple[int, int]) -> Layout:
     """The stuff of a street, a park, a beach, a harbour, a lakeside or the country."""
-    build, wishes = pick(rng, _KINDS)
+    build, _, text = _KINDS[int(rng.choice(len(_KINDS), p=[odds for _, odds, _ in _KINDS]))]
+    wishes = {name: float(odds) for name, odds in (item.split() for item in text.split(", "))}
     height, width = size
-    layout = Layout(
-        size, height * rng.uniform(0.3, 0.48), width * rng.uniform(0.3, 0.7), dict(wishes)
-    )
+    layout = Layout(size, height * rng.uniform(0.3, 0.48), width * rng.uniform(0.3, 0.7), wishes)
     build(rng, layout)
     return layout

@@ -15,7 +15,7 @@ ONTOLOGY = Ontology(
         Category(5, "tree", True, ("tree", "palm tree"), (20, 110, 50)),
         Category(6, "house", True, ("house", "building", "cottage"), (235, 130, 60)),
         Category(7, "boat", True, ("boat", "ship", "sailboat"), (120, 40, 160)),
-        Category(8, "ball", True, ("ball", "beach ball"), (255, 215, 0)),
+        Category(8, "ball", True, ("ball", "football"), (255, 215, 0)),
         Category(9, "umbrella", True, ("umbrella", "parasol"), (255, 105, 180)),
         Category(10, "bench", True, ("bench", "park bench"), (105, 85, 140)),
         Category(11, "sky", False, ("sky", "clouds"), (135, 200, 250)),

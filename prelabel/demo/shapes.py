@@ -107,8 +107,9 @@ def person(rng: np.random.Generator, sketch: Sketch) -> None:
     sketch.polygon(
         ((-0.12, 0.8), (-0.09, 0.47), (0.09, 0.47), (0.12, 0.8), (0.05, 0.83), (-0.05, 0.83)), shirt
     )
-    sketch.polygon(((-0.12 * sketch.light, 0.8), (-0.09 * sketch.light, 0.47), (-0.03 * sketch.light, 0.47),
-                    (-0.05 * sketch.light, 0.8)), shade(shirt, 0.8))  # fmt: skip
+    dark = -sketch.light
+    side = ((0.12 * dark, 0.8), (0.09 * dark, 0.47), (0.03 * dark, 0.47), (0.05 * dark, 0.8))
+    sketch.polygon(side, shade(shirt, 0.8))
     if rng.random() < 0.3:
         sketch.box(-0.095, 0.61, 0.095, 0.66, jitter(rng, pick(rng, CLOTHES)))
     _head(rng, sketch, skin)

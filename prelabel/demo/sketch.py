@@ -41,7 +41,7 @@ class Sketch:
     """Strokes of one thing, in units of its height: `u` to the right, `v` up from the ground.
 
     Attributes:
-        light: −1 where light comes from the sketch's left, +1 from its right.
+        light: -1 where light comes from the sketch's left, +1 from its right.
         fine: height of the thing in pixels, by which small details are left out.
     """
 
@@ -111,7 +111,7 @@ class Sketch:
     def draw(
         self, canvas: ImageDraw.ImageDraw, fill: int | None = None, at: Point = (0, 0)
     ) -> None:
-        """Replay the strokes, moved by −`at` pixels; all in `fill` where one is given."""
+        """Replay the strokes, moved by -`at` pixels; all in `fill` where one is given."""
         dx, dy = at
         for kind, xy, width, color in self._strokes:
             ink: int | Color = color if fill is None else fill

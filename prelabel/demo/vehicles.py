@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from prelabel.data import Color
@@ -20,7 +22,8 @@ GLASS: tuple[Color, ...] = ((70, 90, 105), (110, 140, 160), (45, 55, 65), (150, 
 TYRE: Color = (28, 28, 30)
 
 # Side views as (body outline, window outlines, wheel centres, wheel radius).
-_BODIES: tuple[tuple[tuple[Point, ...], tuple[tuple[Point, ...], ...], tuple[float, float], float], ...] = (
+_Outline: TypeAlias = tuple[Point, ...]
+_BODIES: tuple[tuple[_Outline, tuple[_Outline, ...], tuple[float, float], float], ...] = (
     (  # saloon
         ((-1.5, 0.2), (-1.52, 0.5), (-1.4, 0.62), (-0.95, 0.66), (-0.62, 0.98), (0.32, 1.0),
          (0.78, 0.64), (1.35, 0.56), (1.5, 0.42), (1.5, 0.2)),
@@ -79,7 +82,8 @@ def car_front(rng: np.random.Generator, sketch: Sketch) -> None:
     for side in (-1, 1):
         sketch.box(side * wide * 0.92, 0.0, side * wide * 0.6, 0.3, TYRE)
     sketch.polygon(((-wide, 0.14), (-wide, 0.55), (-wide * 0.92, 0.64), (-wide * 0.7, 1.0),
-                    (wide * 0.7, 1.0), (wide * 0.92, 0.64), (wide, 0.55), (wide, 0.14)), paint)  # fmt: skip
+                    (wide * 0.7, 1.0), (wide * 0.92, 0.64), (wide, 0.55), (wide, 0.14)),
+                   paint)  # fmt: skip
     sketch.polygon(((-wide * 0.82, 0.64), (-wide * 0.64, 0.94), (wide * 0.64, 0.94),
                     (wide * 0.82, 0.64)), glass)  # fmt: skip
     sketch.polygon(
@@ -179,7 +183,7 @@ def _open(rng: np.random.Generator, sketch: Sketch) -> None:
     sketch.polygon(
         ((-1.24, 1.0), (-1.02, 0.72), (1.05, 0.72), (1.26, 1.0), (1.12, 0.62), (-1.1, 0.62)),
         shade(wood, 1.4),
-    )  # noqa: E501
+    )
     sketch.polygon(((-1.0, 0.3), (-0.9, 0.0), (0.85, 0.0), (0.98, 0.3)), shade(wood, 0.75))
 
 
