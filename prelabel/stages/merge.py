@@ -92,7 +92,8 @@ def merge(
         options: the rules' limits.
     """
     proposals = _thing_proposals(instances, ontology) + _stuff_proposals(regions)
-    proposals.sort(key=lambda proposal: -proposal.candidate.score)
+    # Rounded, so that floating-point noise does not decide between equals.
+    proposals.sort(key=lambda proposal: -round(proposal.candidate.score, 5))
     standing = _screen(proposals, options)
     owners = _settle(standing, size, options)
     if options.fill_void:
@@ -250,14 +251,14 @@ def _fill_void(
 def _label(
     image_id: str, owners: NDArray[np.int32], standing: Sequence[_Proposal]
 ) -> PanopticLabel:
-    """Number the segments from 1: things by score, then stuff, one segment per stuff category."""
+    """Number the segments from 1: things by score, then one segment per stuff category, by id."""
     counts = np.bincount(owners.ravel(), minlength=len(standing) + 1)[1:]
     groups: dict[tuple[str, int], list[int]] = {}
     for index, proposal in enumerate(standing):
         candidate = proposal.candidate
         key = ("thing", index) if candidate.isthing else ("stuff", candidate.category_id)
         groups.setdefault(key, []).append(index)
-    ordered = sorted(groups.items(), key=lambda item: item[0][0] == "stuff")
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0] == "stuff", item[0][1]))
     table = np.zeros(len(standing) + 1, dtype=np.int32)
     for segment_id, (_, members) in enumerate(ordered, start=1):
         table[[member + 1 for member in members]] = segment_id

@@ -1,0 +1,182 @@
+"""Pictures for people: the image, its label with names and scores, and one heat map, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from prelabel.coco import category_color
+from prelabel.data import Explanation, Frame, Heatmap, Ontology, PanopticLabel, Segment
+from prelabel.masks import resize_probs
+
+__all__ = ["draw_overlay", "most_doubtful"]
+
+_LONGEST = 480
+"""Longest side of a panel, pixels."""
+_GAP, _STRIP = 8, 40
+_INK, _PAPER = (24, 24, 28), (250, 250, 250)
+_HEAT = np.array(
+    [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float32
+)
+"""Five stops of a scale that grows evenly in lightness, from nothing to most."""
+
+
+def draw_overlay(
+    frame: Frame,
+    label: PanopticLabel,
+    ontology: Ontology,
+    explanations: Sequence[Explanation] = (),
+) -> Image.Image:
+    """Image, label and, where there are explanations, the most doubtful segment's heat map."""
+    size = _panel_size(frame.size)
+    image = Image.fromarray(frame.pixels).resize(size[::-1], Image.Resampling.LANCZOS)
+    ids = _nearest(label.id_map, size)
+    panels = [
+        (image, f"{label.image_id}  {frame.size[1]} × {frame.size[0]}"),
+        (
+            _draw_label(image, ids, label, ontology),
+            f"{len(label.segments)} segments, score {label.score:.2f}",
+        ),
+    ]
+    doubtful = most_doubtful(label)
+    for explanation in explanations:
+        if doubtful is not None and explanation.segment_id == doubtful.segment_id:
+            panels.append(_draw_heat(image, ids, doubtful, explanation, ontology))
+    return _side_by_side(panels)
+
+
+def most_doubtful(label: PanopticLabel) -> Segment | None:
+    """The segment of lowest score, or None in an empty label."""
+    return min(label.segments, key=lambda segment: segment.score, default=None)
+
+
+def _panel_size(size: tuple[int, int]) -> tuple[int, int]:
+    scale = _LONGEST / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _nearest(id_map: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
+    """The id map at another size, each pixel the nearest one's id."""
+    rows = (np.arange(size[0]) + 0.5) * id_map.shape[0] / size[0]
+    columns = (np.arange(size[1]) + 0.5) * id_map.shape[1] / size[1]
+    return id_map[np.ix_(rows.astype(np.intp), columns.astype(np.intp))]
+
+
+# --- the label --------------------------------------------------------------------------------
+
+
+def _draw_label(
+    image: Image.Image, ids: NDArray[np.int32], label: PanopticLabel, ontology: Ontology
+) -> Image.Image:
+    """Segments in their categories' colours, instances told apart by shade and outline."""
+    colors = np.full((len(label.segments) + 1, 3), 0.0)
+    for segment in label.segments:
+        base = np.array(category_color(ontology.by_id[segment.category_id]), dtype=np.float64)
+        shade = 1.0 if not segment.isthing else 0.75 + 0.25 * (segment.segment_id * 0.618 % 1)
+        colors[segment.segment_id] = base * shade
+    pixels = np.asarray(image, dtype=np.float64)
+    blended = 0.35 * pixels + 0.65 * colors[ids]
+    blended[_edges(ids)] = 255
+    panel = Image.fromarray(blended.astype(np.uint8))
+    for segment in sorted(label.segments, key=lambda segment: segment.score):
+        inside = ids == segment.segment_id
+        if inside.any():
+            name = ontology.by_id[segment.category_id].name
+            _tag(panel, _middle(inside), f"{name} {segment.score:.2f}")
+    return panel
+
+
+def _edges(ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+    edges = np.zeros(ids.shape, dtype=np.bool_)
+    edges[1:] |= ids[1:] != ids[:-1]
+    edges[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    return edges
+
+
+def _middle(inside: NDArray[np.bool_]) -> tuple[int, int]:
+    """The pixel (x, y) deepest inside a region, where a tag does least harm."""
+    depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return int(x), int(y)
+
+
+def _tag(panel: Image.Image, middle: tuple[int, int], text: str) -> None:
+    pen, font = ImageDraw.Draw(panel), ImageFont.load_default(13)
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    width, height = right - left, bottom - top
+    # Pushed inwards where it would leave the panel.
+    x = min(max(middle[0] - width / 2, 2), panel.width - width - 2)
+    y = min(max(middle[1] - height / 2, 2), panel.height - height - 2)
+    pen.text(
+        (x - left, y - top), text, font=font, fill=(255, 255, 255), stroke_width=2, stroke_fill=_INK
+    )
+
+
+# --- the heat map -----------------------------------------------------------------------------
+
+
+def _draw_heat(
+    image: Image.Image,
+    ids: NDArray[np.int32],
+    segment: Segment,
+    explanation: Explanation,
+    ontology: Ontology,
+) -> tuple[Image.Image, str]:
+    """The map that best answers for the segment, over the greyed image, outlined."""
+    name = ontology.by_id[segment.category_id].name
+    runner_up = ontology.by_id[segment.runner_up].name if segment.runner_up else "nothing"
+    title = (
+        f"most doubtful: {name} {segment.score:.2f}, {runner_up} next, margin {segment.margin:.2f}"
+    )
+    heatmap = _best_map(explanation)
+    if heatmap is None:
+        return image.convert("L").convert("RGB"), title
+    values = np.clip(resize_probs(heatmap.values[None], ids.shape)[0], 0, 1)
+    colors = np.stack(
+        [np.interp(values, np.linspace(0, 1, len(_HEAT)), _HEAT[:, i]) for i in range(3)], axis=2
+    )
+    grey = np.asarray(image.convert("L"), dtype=np.float64)[:, :, None]
+    blended = 0.45 * grey + 0.55 * colors
+    blended[_edges((ids == segment.segment_id).astype(np.int32))] = 255
+    return Image.fromarray(blended.astype(np.uint8)), f"{title}\n{heatmap.question}"
+
+
+def _best_map(explanation: Explanation) -> Heatmap | None:
+    for name in ("sampling", "rough", "attention"):
+        if name in explanation.heatmaps:
+            return explanation.heatmaps[name]
+    return None
+
+
+def _side_by_side(panels: Sequence[tuple[Image.Image, str]]) -> Image.Image:
+    """Panels in a row, each with its caption wrapped below it."""
+    font = ImageFont.load_default(12)
+    width, height = panels[0][0].size
+    captions = [_wrap(caption, font, width) for _, caption in panels]
+    strip = max(_STRIP, 8 + 15 * max(caption.count("\n") + 1 for caption in captions))
+    sheet = Image.new("RGB", (len(panels) * (width + _GAP) + _GAP, height + _GAP + strip), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for index, ((panel, _), caption) in enumerate(zip(panels, captions, strict=True)):
+        x = _GAP + index * (width + _GAP)
+        sheet.paste(panel, (x, _GAP))
+        pen.multiline_text((x, _GAP + height + 4), caption, font=font, fill=_INK, spacing=3)
+    return sheet
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            longer = f"{line} {word}".strip()
+            if line and font.getlength(longer) > width:
+                lines.append(line)
+                line = word
+            else:
+                line = longer
+        lines.append(line)
+    return "\n".join(lines)
