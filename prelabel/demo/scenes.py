@@ -187,15 +187,18 @@ def _paint_stuff(rng: np.random.Generator, layout: Layout) -> NDArray[np.float32
         top, bottom = int(rows[0]), int(rows[-1]) + 1
         ground = Ground(top, bottom - top, width, layout.horizon, height, layout.vanishing)
         painted = texture(rng, category.name, ground)
-        np.copyto(picture[top:bottom], painted, where=mask[top:bottom, :, None])
+        # Flat rows: numpy is three times slower over an innermost axis of three.
+        flat = painted.reshape(bottom - top, -1)
+        where = np.repeat(mask[top:bottom], 3, axis=1)
+        np.copyto(picture[top:bottom].reshape(bottom - top, -1), flat, where=where)
     if layout.marks:
         lines = Image.new("RGB", (width, height))
         draw = ImageDraw.Draw(lines)
         for outline, color in layout.marks:
             draw.polygon([part for point in outline for part in point], fill=color)
         marks = np.asarray(lines, dtype=np.float32)
-        where = (marks[..., 0] > 0) & (stuff == _ID["road"])
-        picture[where] = 0.85 * marks[where] + 0.15 * picture[where]
+        painted_on = (marks[..., 0] > 0) & (stuff == _ID["road"])
+        picture[painted_on] = 0.85 * marks[painted_on] + 0.15 * picture[painted_on]
     return picture
 
 

@@ -177,18 +177,16 @@ def ball(rng: np.random.Generator, sketch: Sketch) -> None:
 
 
 def _canopy(rng: np.random.Generator, sketch: Sketch, base: float, half: float, top: float) -> None:
+    """Coloured panels from the rim at height `base` to the tip at `top`."""
     first, second = pick(rng, BRIGHT), pick(rng, BRIGHT)
     panels = 6
     for panel in range(panels):
         tone = first if panel % 2 == 0 or rng.random() < 0.2 else second
         lit = 1.0 + 0.16 * sketch.light * (panel - 2.5) / 2.5
         u0, u1 = (-half * math.cos(math.pi * (panel + edge) / panels) for edge in (0, 1))
-        arc: list[tuple[float, float]] = []
-        for start, end, steps in ((u0, u0, range(5)), (u1, u1, range(4, -1, -1))):
-            del end
-            for step in steps:
-                lift = math.sin(step * math.pi / 8)
-                arc.append((start * math.cos(step * math.pi / 8), base + (top - base) * lift))
+        up = [step * math.pi / 8 for step in range(5)]
+        turns = [(u0, angle) for angle in up] + [(u1, angle) for angle in reversed(up)]
+        arc = [(u * math.cos(turn), base + (top - base) * math.sin(turn)) for u, turn in turns]
         middle = ((u0 + u1) / 2, base + 0.05 * (top - base) * 2)
         sketch.polygon((*arc, middle), shade(tone, lit))
     sketch.limb(((0.0, top), (0.0, top + 0.03)), 0.02, (90, 80, 70))

@@ -42,7 +42,6 @@ class Sketch:
 
     Attributes:
         light: -1 where light comes from the sketch's left, +1 from its right.
-        fine: height of the thing in pixels, by which small details are left out.
     """
 
     def __init__(self, x: float, y: float, height: float, *, mirrored: bool, light: int) -> None:
@@ -50,7 +49,6 @@ class Sketch:
         self._x, self._y, self._height = x, y, height
         self._sign = -1.0 if mirrored else 1.0
         self.light = -light if mirrored else light
-        self.fine = height
         self._strokes: list[tuple[str, list[float], int, Color]] = []
 
     def _place(self, points: Sequence[Point]) -> list[float]:
@@ -60,17 +58,21 @@ class Sketch:
         return placed
 
     def polygon(self, points: Sequence[Point], color: Color) -> None:
+        """A filled outline."""
         self._strokes.append(("polygon", self._place(points), 0, color))
 
     def box(self, u0: float, v0: float, u1: float, v1: float, color: Color) -> None:
+        """A filled rectangle between two corners."""
         self.polygon(((u0, v0), (u1, v0), (u1, v1), (u0, v1)), color)
 
     def ellipse(self, centre: Point, radius_u: float, radius_v: float, color: Color) -> None:
+        """A filled ellipse with upright axes."""
         x, y = self._place((centre,))
         a, b = radius_u * self._height, radius_v * self._height
         self._strokes.append(("ellipse", [x - a, y - b, x + a, y + b], 0, color))
 
     def disc(self, centre: Point, radius: float, color: Color) -> None:
+        """A filled circle."""
         self.ellipse(centre, radius, radius, color)
 
     def blob(self, centre: Point, radii: Point, turn: float, color: Color) -> None:

@@ -93,7 +93,9 @@ def _receding(rng: np.random.Generator, ground: Ground, cell: tuple[float, float
 
 def _tinted(base: Color, light: FloatMap) -> FloatMap:
     """`base` times `light` (height, width), as float32 (height, width, 3)."""
-    tinted: FloatMap = light[..., None] * np.asarray(base, dtype=np.float32)
+    tinted = np.empty((*light.shape, 3), dtype=np.float32)
+    for channel, part in enumerate(base):
+        np.multiply(light, np.float32(part), out=tinted[..., channel])
     return tinted
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from prelabel.data import Color
 from prelabel.demo.sketch import Point, Sketch, jitter, pick, shade
 
-__all__ = ["boat", "bus", "bus_front", "car", "car_front"]
+__all__ = ["boat", "bus", "bus_front", "car", "car_front", "rowing_boat"]
 
 PAINT: tuple[Color, ...] = (
     (190, 30, 35), (30, 70, 170), (235, 235, 230), (45, 45, 50), (150, 155, 160),
@@ -174,7 +174,8 @@ def _cabin(rng: np.random.Generator, sketch: Sketch) -> None:
     )
 
 
-def _open(rng: np.random.Generator, sketch: Sketch) -> None:
+def rowing_boat(rng: np.random.Generator, sketch: Sketch) -> None:
+    """A low open boat."""
     wood = jitter(rng, pick(rng, ((140, 90, 50), (170, 120, 70), (60, 100, 140), (180, 50, 45))))
     sketch.polygon(((-1.2, 0.92), (-1.0, 0.62), (1.0, 0.62), (1.2, 0.96)), shade(wood, 0.5))
     sketch.polygon(
@@ -193,8 +194,3 @@ def boat(rng: np.random.Generator, sketch: Sketch) -> None:
         _sails(rng, sketch)
     else:
         _cabin(rng, sketch)
-
-
-def rowing_boat(rng: np.random.Generator, sketch: Sketch) -> None:
-    """A low open boat."""
-    _open(rng, sketch)
