@@ -572,7 +572,7 @@ class PanopticLabel:
 
     def mask(self, segment_id: int) -> NDArray[np.bool_]:
         """The segment's pixels as bool (H, W)."""
-        return self.id_map == segment_id
+        return np.asarray(self.id_map == segment_id)
 
 
 @dataclass(frozen=True, slots=True)

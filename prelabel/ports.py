@@ -14,8 +14,9 @@ __all__ = ["ImageSource", "LabelSink"]
 class ImageSource(Protocol):
     """Images, listed without opening them.
 
-    `records` yields each image once, in a stable order, with a unique `image_id`. It opens no image:
-    100,000 records are listed in seconds. It raises ConfigError where the source is missing or empty.
+    `records` yields each image once, in a stable order, with a unique `image_id`. It opens no
+    image: 100,000 records are listed in seconds. It raises ConfigError where the source is missing
+    or empty.
 
     `read` decodes one record to uint8 (H, W, 3) RGB with EXIF applied, and asks the platform again
     where an address has expired. It raises ImageError where this one image cannot be read.
@@ -30,9 +31,9 @@ class ImageSource(Protocol):
 class LabelSink(Protocol):
     """Labels, handed over one by one.
 
-    `check` is called once, before any model loads, and raises ConfigError where the ontology does not
-    fit the target. `push` is idempotent: twice is once. `remote_status` is the target's own word for
-    the label of a record, or None where it has none. `finalize` is called once at the end, also
+    `check` is called once, before any model loads, and raises ConfigError where the ontology does
+    not fit the target. `push` is idempotent: twice is once. `remote_status` is the target's own word
+    for the label of a record, or None where it has none. `finalize` is called once at the end, also
     after failures, and completes what is one file for all.
     """
 

@@ -21,9 +21,8 @@ __all__ = ["ARCHITECTURES", "build_untrained"]
 def _grounding_dino(**backbone: Any) -> PretrainedConfig:
     from transformers import BertConfig, GroundingDinoConfig, SwinConfig
 
-    return GroundingDinoConfig(
-        backbone_config=SwinConfig(out_indices=[2, 3, 4], **backbone), text_config=BertConfig()
-    )
+    stages: dict[str, Any] = {"out_indices": [2, 3, 4], **backbone}
+    return GroundingDinoConfig(backbone_config=SwinConfig(**stages), text_config=BertConfig())
 
 
 def _grounding_dino_tiny() -> PretrainedConfig:

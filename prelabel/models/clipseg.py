@@ -87,9 +87,9 @@ class ClipSeg:
             activations = self._encode(pixels.to(self._device))
             parts = [
                 self._network.decoder(activations, part).logits.sigmoid()
-                for part in texts.split(self.options.prompts_per_pass)
+                for part in torch.split(texts, self.options.prompts_per_pass)
             ]
-        return torch.cat(parts).float().cpu().numpy()  # type: ignore[no-any-return]
+        return torch.cat(parts).float().cpu().numpy()
 
     def _encode(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """The hidden states the decoder reads, from one pass that stops at the last of them.

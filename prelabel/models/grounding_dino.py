@@ -153,6 +153,9 @@ class GroundingDino:
             _LOGGER.warning("the detector's vocabulary knows no part of the prompt %r", prompt)
         return ids
 
+    def _words(self, chunk: TextChunk) -> list[str]:
+        return [str(self._tokenizer.convert_ids_to_tokens(token)) for token in chunk.input_ids]
+
     def _detect_one(
         self,
         frame: Frame,
@@ -193,7 +196,7 @@ class GroundingDino:
         )
         if not capture:
             return Detected(chosen, None)
-        words = [self._tokenizer.convert_ids_to_tokens(list(chunk.input_ids)) for chunk in chunks]
+        words = [self._words(chunk) for chunk in chunks]
         return Detected(chosen, _gather_evidence(evidence, words, chosen.query_ids, frame.size))
 
 

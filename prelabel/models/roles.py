@@ -97,7 +97,7 @@ class Prompts:
         boxes: float32 (N, 4), xyxy pixels of the original image.
         points: float32 (N, P, 2), xy pixels of the original image.
         labels: int32 (N, P): 1 inside, 0 outside, `PADDING` for a point to ignore.
-        masks: float32 (N, m, m), mask logits over the network's padded input, as `MaskLogits` holds.
+        masks: float32 (N, m, m), mask logits over the network's padded input, as in `MaskLogits`.
     """
 
     boxes: NDArray[np.float32] | None = None

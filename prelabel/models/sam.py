@@ -149,7 +149,7 @@ class Sam:
                 torch.from_numpy(logits)[:, None], (self._side, self._side), mode="bilinear"
             )
             image = interpolate(square[..., :height, :width], size, mode="bilinear")
-        return image[:, 0].numpy()  # type: ignore[no-any-return]
+        return image[:, 0].numpy()
 
     def to_logit_grid(
         self, embedding: Embedding, maps: NDArray[np.float32], fill: float
@@ -167,7 +167,7 @@ class Sam:
                 torch.from_numpy(maps)[:, None], (height, width), mode="bilinear", antialias=True
             )
             grid = pad(grid, (0, side - width, 0, side - height), value=fill)
-        return grid[:, 0].numpy()  # type: ignore[no-any-return]
+        return grid[:, 0].numpy()
 
     # --- evidence -----------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class Sam:
         full = _numpy(weights).mean(axis=(0, 1)).reshape(grid, grid)
         height, width = (-(-int(edge) * grid // self._side) for edge in embedding.input_size)
         inside = full[:height, :width]
-        return (inside / inside.sum()).astype(np.float32)  # type: ignore[no-any-return]
+        return np.asarray(inside / inside.sum(), dtype=np.float32)
 
     def _cells(self, embedding: Embedding, mask: Mask, grid: int) -> NDArray[np.intp]:
         """Flat indices of the grid cells that the mask's pixels fall into, at least one."""
@@ -203,7 +203,7 @@ class Sam:
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return tensor.float().cpu().numpy()  # type: ignore[no-any-return]
+    return tensor.float().cpu().numpy()
 
 
 def _last_global(network: Any) -> Any:
@@ -242,11 +242,11 @@ def _attention_rows(attention: Any, hidden: torch.Tensor, rows: NDArray[np.intp]
     flat = hidden.reshape(grid * grid, -1)
     width = flat.shape[1]
     weight, bias = attention.qkv.weight, attention.qkv.bias
-    offset = lambda part: None if bias is None else bias[part * width : (part + 1) * width]
+    biases = [None] * 3 if bias is None else bias.split(width)
     index = torch.from_numpy(rows).to(hidden.device)
     linear = torch.nn.functional.linear
-    query = linear(flat[index], weight[:width], offset(0)).reshape(len(rows), heads, -1)
-    key = linear(flat, weight[width : 2 * width], offset(1)).reshape(grid * grid, heads, -1)
+    query = linear(flat[index], weight[:width], biases[0]).reshape(len(rows), heads, -1)
+    key = linear(flat, weight[width : 2 * width], biases[1]).reshape(grid * grid, heads, -1)
     logits = torch.einsum("qhc,khc->hqk", query * attention.scale, key)
     if attention.use_rel_pos:
         vertical = attention.get_rel_pos(grid, grid, attention.rel_pos_h)[index // grid]

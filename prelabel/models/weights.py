@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +27,7 @@ __all__ = [
     "embedded_folder",
     "find_weights",
     "load_network",
+    "quiet_transformers",
     "weights_sha256",
 ]
 
@@ -39,7 +42,7 @@ class NetworkOptions(Section):
     """What every network has in common."""
 
     weights: str = EMBEDDED
-    """"embedded", a folder in transformers' layout, or a hub id such as "facebook/sam-vit-base"."""
+    """Either "embedded", a folder in transformers' layout, or a hub id ("facebook/sam-vit-base")."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; None: its main branch."""
 
@@ -149,19 +152,18 @@ def load_network(network: type[Any], folder: Path, device: str) -> PreTrainedMod
     return model.eval().requires_grad_(False).to(device)  # type: ignore[no-any-return]
 
 
-class quiet_transformers:  # noqa: N801 - used as a function in a with statement
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
     """Silence transformers' bars and hints for one block, and put them back after it."""
+    from transformers.utils import logging as untyped
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging as chatter
-
-        self._bar, self._level = chatter.is_progress_bar_enabled(), chatter.get_verbosity()
-        chatter.disable_progress_bar()
-        chatter.set_verbosity_error()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging as chatter
-
-        chatter.set_verbosity(self._level)
-        if self._bar:
+    chatter: Any = untyped
+    bar, level = chatter.is_progress_bar_enabled(), chatter.get_verbosity()
+    chatter.disable_progress_bar()
+    chatter.set_verbosity_error()
+    try:
+        yield
+    finally:
+        chatter.set_verbosity(level)
+        if bar:
             chatter.enable_progress_bar()

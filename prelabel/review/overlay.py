@@ -1,4 +1,4 @@
-"""Pictures for people: the image, its label with names and scores, and one heat map, side by side."""
+"""Pictures for people: image, label with names and scores, and one heat map, side by side."""
 
 from __future__ import annotations
 

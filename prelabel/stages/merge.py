@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.boxes import box_of
 from prelabel.data import (
     Candidate,
     Instances,
@@ -32,7 +33,6 @@ from prelabel.data import (
     StuffScores,
     Trace,
 )
-from prelabel.boxes import box_of
 from prelabel.masks import intersection, resize_probs
 from prelabel.options import MergeOptions
 
@@ -305,6 +305,7 @@ def _losses(owners: NDArray[np.int32], standing: Sequence[_Proposal]) -> dict[tu
         counts = np.bincount(inside, minlength=len(standing) + 1)
         for owner in np.flatnonzero(counts):
             if owner not in (0, index + 1):
-                pair = (proposal.candidate.candidate_id, standing[owner - 1].candidate.candidate_id)
+                winner = standing[int(owner) - 1].candidate.candidate_id
+                pair = (proposal.candidate.candidate_id, winner)
                 losses[pair] = int(counts[owner])
     return losses

@@ -223,7 +223,7 @@ def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 
 
 def _enlarge(cells: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    return resize_probs(cells[None], size)[0]
+    return np.asarray(resize_probs(cells[None], size)[0])
 
 
 def _regions(
@@ -253,4 +253,4 @@ def _regions(
 
 def _inside(probs: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float32]:
     """float32 (C,): each map's mean over the region."""
-    return probs[:, region].mean(axis=1)  # type: ignore[no-any-return]
+    return np.asarray(probs[:, region].mean(axis=1), dtype=np.float32)

@@ -52,7 +52,7 @@ def stabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     inner = (logits > _STABILITY_OFFSET).sum(axis=(-2, -1))
     outer = (logits > -_STABILITY_OFFSET).sum(axis=(-2, -1))
-    return (inner / np.maximum(outer, 1)).astype(np.float32)  # type: ignore[no-any-return]
+    return np.asarray(inner / np.maximum(outer, 1), dtype=np.float32)
 
 
 def _preview(size: tuple[int, int], longest: int = 256) -> tuple[int, int]:
