@@ -1,0 +1,71 @@
+"""Connectors by name, found through entry points, so that a third party adds one without a fork."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from prelabel.errors import ConfigError
+from prelabel.ports import ImageSource, LabelSink
+
+__all__ = ["GROUP", "open_sink", "open_source"]
+
+GROUP = "prelabel.connectors"
+"""The group of entry points: a name, and a class that takes a location."""
+
+# Two letters at least, so that a drive such as `C:` stays a path.
+_SCHEME = re.compile(r"^([a-z][a-z0-9-]+):(.*)$", re.DOTALL)
+
+
+def open_source(location: str) -> ImageSource:
+    """The source at `location`: `scheme:rest` for a known connector, else a folder's path.
+
+    Raises:
+        ConfigError: no connector has that name, or it offers no images.
+    """
+    match = _SCHEME.match(location)
+    if match and match[1] in _names():
+        return _open_source(match[1], match[2])
+    if match and match[2].startswith("//"):
+        raise ConfigError(
+            f"source {location}: no connector is called {match[1]!r}; known are {_known()}"
+        )
+    return _open_source("folder", location)
+
+
+def open_sink(name: str, location: str) -> LabelSink:
+    """The sink `name`, writing to `location`.
+
+    Raises:
+        ConfigError: no connector has that name, or it takes no labels.
+    """
+    connector = _load(name)(location)
+    if not isinstance(connector, LabelSink):
+        raise ConfigError(f"the connector {name!r} takes no labels; it is a source of images")
+    return connector
+
+
+def _open_source(name: str, location: str) -> ImageSource:
+    connector = _load(name)(location)
+    if not isinstance(connector, ImageSource):
+        raise ConfigError(f"the connector {name!r} offers no images; it is a target for labels")
+    return connector
+
+
+def _names() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _known() -> str:
+    return ", ".join(sorted(_names())) or "none: is prelabel installed?"
+
+
+def _load(name: str) -> Any:
+    entry = _names().get(name)
+    if entry is None:
+        raise ConfigError(f"no connector is called {name!r}; known are {_known()}")
+    try:
+        return entry.load()
+    except ImportError as error:
+        raise ConfigError(f"the connector {name!r} cannot be imported: {error}") from error

@@ -1,0 +1,307 @@
+"""The loop over a source: one image at a time, where one bad image is data and not the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from prelabel.data import Explanation, Failure, Frame, ImageRecord, PanopticLabel, Trace
+from prelabel.errors import ImageError
+from prelabel.job.files import file_sha256, key_for, write_atomically
+from prelabel.job.progress import Observer, Silence
+from prelabel.job.store import LabelStore, Provenance
+from prelabel.ports import ImageSource
+
+__all__ = ["JobOptions", "LabelledImage", "Labeller", "Summary", "run_job"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class LabelledImage(Protocol):
+    """What a labeller says about one image; `pipeline.Labelled` is one."""
+
+    @property
+    def label(self) -> PanopticLabel: ...
+
+    @property
+    def trace(self) -> Trace: ...
+
+    @property
+    def explanations(self) -> tuple[Explanation, ...]: ...
+
+    @property
+    def seconds(self) -> Mapping[str, float]: ...
+
+
+class Labeller(Protocol):
+    """Labels frames, in order; `pipeline.Pipeline` is one."""
+
+    def run(
+        self, frames: Sequence[Frame], *, explain: bool | None = None
+    ) -> Sequence[LabelledImage]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How a run goes.
+
+    Attributes:
+        tool: name and version, kept with each label.
+        fingerprint: of the config and weights; labels with the same one are not made again.
+        config_yaml: the resolved config, kept as `config.yaml`.
+        limit: at most so many images of the source, None for all.
+        explain: whether explanations are made and kept.
+    """
+
+    tool: str
+    fingerprint: str
+    config_yaml: str = ""
+    limit: int | None = None
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did: `total = done + failed + skipped + todo`.
+
+    Attributes:
+        total: images the run was about.
+        done: labelled now.
+        failed: with a failure each.
+        skipped: labelled before in the same way.
+        todo: left over by an interrupt.
+        segments: in the labels made now.
+        seconds: wall-clock per stage, with "read" and "write".
+        wall_seconds: of the whole loop.
+        failures: one per failed image.
+        peak_memory_mb: most memory the process held, MiB; None where the system does not tell.
+        interrupted: whether a signal ended it.
+    """
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    segments: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+    failures: tuple[Failure, ...] = ()
+    peak_memory_mb: float | None = None
+    interrupted: bool = False
+
+    @property
+    def todo(self) -> int:
+        return self.total - self.done - self.failed - self.skipped
+
+    def to_json(self) -> dict[str, object]:
+        """As in `summary.json`; seconds to the millisecond."""
+        document = dataclasses.asdict(self) | {"todo": self.todo}
+        document["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
+        document["wall_seconds"] = round(self.wall_seconds, 3)
+        return document
+
+
+def run_job(
+    pipeline: Labeller,
+    source: ImageSource,
+    store: LabelStore,
+    options: JobOptions,
+    observer: Observer | None = None,
+) -> Summary:
+    """Label every image of `source` into `store`.
+
+    Failures of single images end up in the summary. The first SIGINT or SIGTERM lets the image in
+    hand finish, the second stops at once.
+
+    Raises:
+        ConfigError: the source is missing or empty.
+        OSError: the output can no longer be written; what is done stays done.
+    """
+    observer = observer or Silence()
+    records = list(itertools.islice(source.records(), options.limit))
+    write_atomically(store.root / "config.yaml", options.config_yaml.encode())
+    tally, start = _Tally(len(records)), time.perf_counter()
+    observer.started(len(records))
+    try:
+        with _interrupts(observer) as interrupted:
+            for record in records:
+                if interrupted.is_set():
+                    tally.interrupted = True
+                    break
+                _run_one(_Task(record, options), pipeline, source, store, tally, observer)
+    except BaseException as error:
+        tally.interrupted = isinstance(error, KeyboardInterrupt)
+        # On a full disk this fails as well; then the first error is the one to be seen.
+        with suppress(OSError):
+            _write_summary(store, tally.summary(start))
+        raise
+    summary = tally.summary(start)
+    _write_summary(store, summary)
+    return summary
+
+
+# --- one image --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    record: ImageRecord
+    options: JobOptions
+
+
+def _run_one(
+    task: _Task,
+    pipeline: Labeller,
+    source: ImageSource,
+    store: LabelStore,
+    tally: _Tally,
+    observer: Observer,
+) -> None:
+    record, options = task.record, task.options
+    if store.is_done(record, options.fingerprint, explained=options.explain):
+        tally.skipped += 1
+        observer.skipped(record)
+        return
+    try:
+        with tally.clock("read"):
+            frame = source.read(record)
+        (result,) = pipeline.run([frame], explain=options.explain)
+    except Exception as error:  # the boundary: whatever one image does, the others go on
+        failure = _failure(record, error)
+        _LOGGER.debug("%s failed", record.image_id, exc_info=error)
+        tally.failures.append(failure)
+        observer.failed(failure)
+        return
+    tally.add_seconds(result.seconds)
+    # An error from here on is the output's, not the image's: it ends the run.
+    with tally.clock("write"):
+        _write(record, result, store, options)
+    tally.done += 1
+    tally.segments += len(result.label.segments)
+    observer.done(record, len(result.label.segments))
+
+
+def _write(
+    record: ImageRecord, result: LabelledImage, store: LabelStore, options: JobOptions
+) -> None:
+    key = key_for(record.image_id)
+    store.write_trace(key, result.trace)
+    if options.explain:
+        store.write_explanations(key, result.explanations)
+    provenance = Provenance(
+        options.tool,
+        options.fingerprint,
+        {name: round(value, 4) for name, value in result.seconds.items()},
+    )
+    # The pair comes last: where it stands, all that belongs to the image does.
+    store.write(record, result.label, provenance, source_sha256=_source_sha256(record))
+
+
+def _source_sha256(record: ImageRecord) -> str:
+    """Of the image file, where it is one of this machine's; it was read a moment ago."""
+    path = Path(record.uri)
+    try:
+        return file_sha256(path) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def _failure(record: ImageRecord, error: Exception) -> Failure:
+    if isinstance(error, ImageError):
+        return Failure(record.image_id, "decode", error.kind, str(error))
+    kind = "memory" if isinstance(error, MemoryError) else type(error).__name__
+    # The pipeline notes on its errors in which stage they rose.
+    notes = [note.removeprefix("stage: ") for note in getattr(error, "__notes__", ())]
+    stage = notes[0] if notes else "label"
+    return Failure(record.image_id, stage, kind, f"{record.image_id}: {error or kind}")
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+class _Tally:
+    """The counts of a run while it goes."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = self.skipped = self.segments = 0
+        self.failures: list[Failure] = []
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.interrupted = False
+
+    def add_seconds(self, seconds: Mapping[str, float]) -> None:
+        for stage, value in seconds.items():
+            self.seconds[stage] += value
+
+    @contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+    def summary(self, start: float) -> Summary:
+        return Summary(
+            total=self.total,
+            done=self.done,
+            failed=len(self.failures),
+            skipped=self.skipped,
+            segments=self.segments,
+            seconds=dict(self.seconds),
+            wall_seconds=time.perf_counter() - start,
+            failures=tuple(self.failures),
+            peak_memory_mb=_peak_memory_mb(),
+            interrupted=self.interrupted,
+        )
+
+
+def _write_summary(store: LabelStore, summary: Summary) -> None:
+    text = json.dumps(summary.to_json(), ensure_ascii=True, indent=2) + "\n"
+    write_atomically(store.root / "summary.json", text.encode())
+
+
+def _peak_memory_mb() -> float | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux kibibytes.
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+@contextmanager
+def _interrupts(observer: Observer) -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
+    event = threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+        observer.stopping()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, on_signal) for number in watched]
+    try:
+        yield event
+    finally:
+        for number, handler in zip(watched, before, strict=True):
+            signal.signal(number, handler)

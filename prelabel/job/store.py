@@ -1,0 +1,247 @@
+"""A run's labels on disk: per image `labels/<key>.png` and `.json`, which are the truth of the run.
+
+The PNG holds segment ids as COCO does (R + 256 G + 65536 B, 0 is void); the JSON holds the segments
+and where they come from, and the PNG's sha256. It is written last: a JSON whose PNG fits is a
+finished image. Beside them `traces/<key>.npz`, and `explanations/` where they were asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from prelabel.coco import decode_ids, encode_ids, parse_json
+from prelabel.data import Explanation, ImageRecord, PanopticLabel, Segment, Trace
+from prelabel.errors import ConfigError, LabelError
+from prelabel.job.explanations import write_explanations
+from prelabel.job.files import key_for, write_atomically
+
+__all__ = [
+    "LABEL_VERSION",
+    "LabelMeta",
+    "LabelStore",
+    "Provenance",
+    "iterate_labels",
+    "list_labels",
+    "read_label",
+]
+
+LABEL_VERSION = 1
+"""Version of the schema of `labels/<key>.json`."""
+_SCHEMA = "prelabel.label"
+_SCORE_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made a label.
+
+    Attributes:
+        tool: name and version.
+        fingerprint: of the config and weights, see `Config.fingerprint`.
+        seconds: wall-clock per stage.
+    """
+
+    tool: str
+    fingerprint: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMeta:
+    """What stands in `labels/<key>.json`.
+
+    Attributes:
+        key: the name of the artifacts.
+        record: the image.
+        size: (height, width) in pixels.
+        score: of the whole label, in [0, 1].
+        segments: as in the label.
+        png_sha256: of `labels/<key>.png`.
+        source_sha256: of the image file, or "" where it was not at hand.
+        provenance: what made it.
+    """
+
+    key: str
+    record: ImageRecord
+    size: tuple[int, int]
+    score: float
+    segments: tuple[Segment, ...]
+    png_sha256: str
+    source_sha256: str
+    provenance: Provenance
+
+
+class LabelStore:
+    """Writes a run's folder. One writer at a time.
+
+    Args:
+        root: the run's folder; made where it is missing.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        try:
+            for name in ("labels", "traces"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            write_atomically(self.root / "labels" / ".writable", b"")
+            (self.root / "labels" / ".writable").unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"the output folder {self.root} cannot be written: {error.strerror or error}"
+            ) from error
+
+    def is_done(self, record: ImageRecord, fingerprint: str, *, explained: bool = False) -> bool:
+        """Whether a whole label of this image, made in this very way, is there."""
+        key = key_for(record.image_id)
+        if explained and not (self.root / "explanations" / f"{key}.json").is_file():
+            return False
+        try:
+            meta = _read_meta(self.root, key)
+            png = (self.root / "labels" / f"{key}.png").read_bytes()
+        except (LabelError, OSError):
+            return False
+        return (
+            meta.provenance.fingerprint == fingerprint
+            and meta.record.image_id == record.image_id
+            and hashlib.sha256(png).hexdigest() == meta.png_sha256
+        )
+
+    def write(
+        self,
+        record: ImageRecord,
+        label: PanopticLabel,
+        provenance: Provenance,
+        *,
+        source_sha256: str = "",
+    ) -> LabelMeta:
+        """Write the pair of one image; older ones of the same image give way.
+
+        Raises:
+            OSError: the disk is full, read-only or broken.
+        """
+        key, stream = key_for(record.image_id), io.BytesIO()
+        Image.fromarray(encode_ids(label.id_map)).save(stream, format="PNG")
+        png = stream.getvalue()
+        meta = LabelMeta(
+            key,
+            record,
+            label.size,
+            label.score,
+            label.segments,
+            hashlib.sha256(png).hexdigest(),
+            source_sha256,
+            provenance,
+        )
+        write_atomically(self.root / "labels" / f"{key}.png", png)
+        write_atomically(self.root / "labels" / f"{key}.json", _dump(meta).encode())
+        return meta
+
+    def write_trace(self, key: str, trace: Trace) -> None:
+        """Write what merge decided."""
+        trace.save(self.root / "traces" / f"{key}.npz")
+
+    def write_explanations(self, key: str, explanations: tuple[Explanation, ...]) -> None:
+        """Write why each segment is there."""
+        write_explanations(self.root, key, explanations)
+
+
+def list_labels(run: str | os.PathLike[str]) -> list[LabelMeta]:
+    """The labels of a run by image_id; no PNG is opened.
+
+    Raises:
+        ConfigError: the folder is no run.
+        LabelError: a JSON is damaged.
+    """
+    folder = Path(run) / "labels"
+    if not folder.is_dir():
+        raise ConfigError(f"{run} is no run folder: it has no labels/ folder inside")
+    metas = [_read_meta(Path(run), path.stem) for path in folder.glob("[!.]*.json")]
+    return sorted(metas, key=lambda meta: meta.record.image_id)
+
+
+def read_label(run: str | os.PathLike[str], key: str) -> tuple[PanopticLabel, LabelMeta]:
+    """One label with its id map.
+
+    Raises:
+        LabelError: a file of the pair is missing or damaged, or they do not belong together.
+    """
+    meta = _read_meta(Path(run), key)
+    path = Path(run) / "labels" / f"{key}.png"
+    try:
+        png = path.read_bytes()
+    except OSError as error:
+        raise LabelError(f"{path} cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(png).hexdigest() != meta.png_sha256:
+        raise LabelError(f"{path} is not the file that {key}.json describes; run the image again")
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        id_map = decode_ids(np.asarray(image))
+    if id_map.shape != meta.size:
+        raise LabelError(f"{path} has size {id_map.shape}, {key}.json says {meta.size}")
+    return PanopticLabel(meta.record.image_id, id_map, meta.segments), meta
+
+
+def iterate_labels(run: str | os.PathLike[str]) -> Iterator[tuple[PanopticLabel, LabelMeta]]:
+    """Every label of a run in the order of image_id, one at a time in memory."""
+    for meta in list_labels(run):
+        yield read_label(run, meta.key)
+
+
+def _dump(meta: LabelMeta) -> str:
+    fields = dataclasses.asdict(meta)
+    record = fields.pop("record")
+    document = {"schema": _SCHEMA, "version": LABEL_VERSION} | record | fields
+    document["score"] = round(meta.score, _SCORE_DIGITS)
+    # ASCII keeps even names that are not valid Unicode.
+    return json.dumps(document, ensure_ascii=True, allow_nan=False, indent=1) + "\n"
+
+
+def _read_meta(run: Path, key: str) -> LabelMeta:
+    path = run / "labels" / f"{key}.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"{path} cannot be read: {error}") from error
+    document = parse_json(text, str(path))
+    if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
+        raise LabelError(f"{path} is no label of prelabel")
+    if document.get("version") != LABEL_VERSION:
+        raise LabelError(
+            f"{path} has version {document.get('version')} of the schema, expected {LABEL_VERSION}"
+        )
+    try:
+        return _meta(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabelError(f"{path} lacks a part or holds a wrong one: {error}") from error
+
+
+def _meta(document: dict[str, Any]) -> LabelMeta:
+    height, width = document["size"]
+    return LabelMeta(
+        document["key"],
+        ImageRecord(document["image_id"], document["uri"], document["ref"]),
+        (int(height), int(width)),
+        float(document["score"]),
+        tuple(_segment(part) for part in document["segments"]),
+        document["png_sha256"],
+        document["source_sha256"],
+        Provenance(**document["provenance"]),
+    )
+
+
+def _segment(part: dict[str, Any]) -> Segment:
+    box = cast("tuple[int, int, int, int]", tuple(part["box"]))
+    return Segment(**(part | {"box": box}))
