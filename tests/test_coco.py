@@ -18,7 +18,7 @@ from prelabel.coco import (
     read_id_map,
     write_id_map,
 )
-from prelabel.data import Category, Ontology
+from prelabel.data import Category, Mask, Ontology
 from prelabel.errors import LabelError
 
 ONTOLOGY = Ontology((Category(3, "car", True, color=(10, 20, 30)), Category(7, "sky", False)))
@@ -112,6 +112,22 @@ def test_measuring_ids_with_gaps_and_a_map_of_void() -> None:
     far = np.where(MAP == 1, 2**24 - 1, 0).astype(np.int32)
     assert measure_segments(far, {2**24 - 1: 3}) == (CocoSegment(2**24 - 1, 3, 5, (1, 1, 2, 3)),)
     assert measure_segments(np.zeros((1, 1), np.int32), {}) == ()
+
+
+@given(
+    hnp.arrays(
+        np.int32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
+        elements=st.sampled_from([0, 1, 2, 9, 65535, 65536, 2**24 - 1]),
+    )
+)
+def test_areas_and_boxes_are_those_of_the_masks(ids: np.ndarray) -> None:
+    segments = measure_segments(ids, dict.fromkeys(np.unique(ids).tolist(), 3))
+    assert [segment.segment_id for segment in segments] == [i for i in np.unique(ids) if i]
+    for segment in segments:
+        x0, y0, x1, y1 = Mask.from_full(ids == segment.segment_id).box
+        assert segment.area == np.count_nonzero(ids == segment.segment_id)
+        assert segment.box_xywh == (x0, y0, x1 - x0, y1 - y0)
 
 
 def test_an_id_without_category_is_refused() -> None:

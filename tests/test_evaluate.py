@@ -267,7 +267,7 @@ def test_an_unlisted_id_of_the_truth_matches_nothing(
     write_id_map(tmp_path / "truth" / "a.png", np.where(TRUE_A[0] == 2, 8, 1).astype(np.int32))
     with caplog.at_level(logging.WARNING):
         result = evaluate(prediction, truth)
-    assert "does not list: [8]" in caplog.text
+    assert "does not list: 8" in caplog.text
     assert [(q.tp, q.fp, q.fn) for q in result.per_class] == [
         (1, 0, 0),
         (0,) * 3,

@@ -19,6 +19,7 @@ from prelabel.coco.records import (
     CocoSegment,
     ImageId,
     category_color,
+    count_values,
     measure_segments,
 )
 from prelabel.coco.writing import PanopticWriter
@@ -33,6 +34,7 @@ __all__ = [
     "PanopticWriter",
     "category_color",
     "check_relative",
+    "count_values",
     "decode_ids",
     "encode_ids",
     "measure_segments",

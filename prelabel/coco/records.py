@@ -21,6 +21,7 @@ __all__ = [
     "CocoSegment",
     "ImageId",
     "category_color",
+    "count_values",
     "measure_ids",
     "measure_segments",
 ]
@@ -29,6 +30,9 @@ ImageId: TypeAlias = int | str
 """COCO's own ids are integers; Cityscapes uses names."""
 
 _GOLDEN_RATIO = 0.6180339887498949
+_FEW = 1 << 16
+"""Up to here a table with a row for every number is small."""
+
 _SHADES = ((0.70, 0.95), (0.50, 0.75), (0.90, 0.65), (0.35, 0.95))
 
 
@@ -137,14 +141,28 @@ def measure_segments(
 
 def measure_ids(id_map: NDArray[np.int32]) -> dict[int, tuple[int, Box]]:
     """Pixel count and tight xyxy box, half-open, of each id in int32 (H, W), void left out."""
-    ids, ranks, counts = np.unique(id_map, return_inverse=True, return_counts=True)
-    # Ranks rather than ids: find_objects lists every number up to the greatest.
-    windows = ndimage.find_objects(ranks.reshape(id_map.shape) + 1)
+    counts = count_values(id_map)
+    ids = list(counts)
+    few = all(0 <= segment_id < _FEW for segment_id in ids)
+    # Ranks where ids are large: find_objects lists every number up to the greatest.
+    labels = id_map if few else np.searchsorted(ids, id_map) + 1
     measured = {}
-    for segment_id, count, (rows, columns) in zip(ids.tolist(), counts, windows, strict=True):
-        if segment_id != VOID:
-            measured[segment_id] = (
-                int(count),
-                (int(columns.start), int(rows.start), int(columns.stop), int(rows.stop)),
-            )
+    for label, window in enumerate(ndimage.find_objects(labels), start=1):
+        segment_id = label if few else ids[label - 1]
+        if window is not None and segment_id != VOID:
+            rows, columns = window
+            box = (int(columns.start), int(rows.start), int(columns.stop), int(rows.stop))
+            measured[segment_id] = (counts[segment_id], box)
     return measured
+
+
+def count_values(values: NDArray[np.integer]) -> dict[int, int]:
+    """How often each value occurs in an array of integers of at least 0, in ascending order."""
+    if values.min(initial=0) >= 0 and values.max(initial=0) < _FEW:
+        # Several times faster than sorting, which is what `unique` does.
+        every = np.bincount(values.ravel())
+        distinct = np.flatnonzero(every)
+        counts = every[distinct]
+    else:
+        distinct, counts = np.unique(values, return_counts=True)
+    return dict(zip(distinct.tolist(), counts.tolist(), strict=True))

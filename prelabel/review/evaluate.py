@@ -21,7 +21,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.coco import CocoAnnotation, CocoSegment, PanopticFile, read_panoptic
+from prelabel.coco import (
+    CocoAnnotation,
+    CocoSegment,
+    PanopticFile,
+    count_values,
+    read_panoptic,
+)
 from prelabel.data import VOID
 from prelabel.errors import ConfigError, LabelError
 from prelabel.review.matching import match_categories, match_images, name_some, refuse_missing
@@ -190,9 +196,9 @@ def _count_pair(
     true_path = real.folder / true_annotation.file_name
     true_segments = _segments_by_id(true_annotation, real.categories_by_id, true_path)
     true_map = real.id_map(true_annotation)
-    unlisted = np.setdiff1d(true_map, [VOID, *true_segments])
-    if unlisted.size:
-        _log.warning("%s holds ids that its JSON does not list: %s", true_path, unlisted.tolist())
+    unlisted = count_values(true_map).keys() - {VOID} - true_segments.keys()
+    if unlisted:
+        _log.warning("%s holds ids that its JSON does not list: %s", true_path, name_some(unlisted))
     if annotation is None:
         return count_image(true_map, true_segments, np.zeros_like(true_map), {})
     path = guess.folder / annotation.file_name
@@ -202,7 +208,7 @@ def _count_pair(
         raise LabelError(
             f"{path} has (height, width) {id_map.shape}, but {true_path} has {true_map.shape}"
         )
-    found = set(np.unique(id_map).tolist()) - {VOID}
+    found = count_values(id_map).keys() - {VOID}
     if found != segments.keys():
         raise LabelError(
             f"{path} and its JSON disagree: ids only in the PNG: "
@@ -273,11 +279,8 @@ def _overlaps(
 ) -> Mapping[tuple[int, int], int]:
     """Pixels of each pair (id in the truth, id in the prediction) of int32 (H, W) maps."""
     base = int(id_map.max(initial=0)) + 1
-    pairs, pixels = np.unique(true_map.astype(np.int64) * base + id_map, return_counts=True)
-    return {
-        divmod(pair, base): count
-        for pair, count in zip(pairs.tolist(), pixels.tolist(), strict=True)
-    }
+    pairs = count_values(true_map.astype(np.int64) * base + id_map)
+    return {divmod(pair, base): pixels for pair, pixels in pairs.items()}
 
 
 def _segments_by_id(
