@@ -58,7 +58,12 @@ def show_json(document: Mapping[str, object]) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on stdout; all columns but the first are numbers."""
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        title_style="bold",
+        show_header=any(columns),
+    )
     for index, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if index else "left")
     for row in rows:

@@ -33,8 +33,8 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
 def show_summary(summary: Summary, out: Path) -> None:
     """A run's summary and where its labels are."""
     console.show_table("Run", ("", ""), summary_rows(summary))
-    for failure in summary.failures:
-        console.show_line(f"failed ({failure.stage}, {failure.kind}): {failure.message}")
+    if summary.failures:
+        console.show_line(f"why images failed: {out / 'summary.json'}")
     console.show_line(f"labels: {out / 'labels'}")
 
 
