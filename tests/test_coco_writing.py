@@ -128,6 +128,17 @@ def test_a_name_that_looks_like_a_substitute_is_not_overwritten(tmp_path: Path) 
     assert other.name != taken.name
 
 
+def test_pngs_may_be_named_by_the_caller(tmp_path: Path) -> None:
+    with PanopticWriter(tmp_path / "p.json", ONTOLOGY) as writer:
+        path = writer.add("b/a.jpg", label_of("a"), 1, png_name="a-1f3c.png")
+        assert path == tmp_path / "p" / "a-1f3c.png"
+        for wrong in ("A-1f3c.png", "b/a.png", "b\\a.png", "../a.png", "a.jpg", ""):
+            with pytest.raises(LabelError, match=r"p\.json: "):
+                writer.add("c.jpg", label_of("c"), 2, png_name=wrong)
+    file = read_panoptic(tmp_path / "p.json")
+    assert np.array_equal(file.id_map(file.annotations[0]), MAP)
+
+
 def test_no_json_after_an_error_not_even_an_older_one(tmp_path: Path) -> None:
     path = tmp_path / "panoptic.json"
     path.write_text("an older run")

@@ -74,8 +74,15 @@ class PanopticWriter:
         if kind is None:
             self._write_json()
 
-    def add(self, file_name: str, label: PanopticLabel, coco_image_id: int) -> Path:
-        """Write one label with its scores; returns the path of its PNG."""
+    def add(
+        self,
+        file_name: str,
+        label: PanopticLabel,
+        coco_image_id: int,
+        *,
+        png_name: str | None = None,
+    ) -> Path:
+        """Write one label with its scores; returns the path of its PNG. Arguments as `add_map`."""
         segments = [
             CocoSegment(
                 segment.segment_id,
@@ -86,7 +93,7 @@ class PanopticWriter:
             )
             for segment in label.segments
         ]
-        return self.add_map(file_name, label.id_map, segments, coco_image_id)
+        return self.add_map(file_name, label.id_map, segments, coco_image_id, png_name=png_name)
 
     def add_map(
         self,
@@ -94,6 +101,8 @@ class PanopticWriter:
         id_map: NDArray[np.int32],
         segments: Iterable[CocoSegment],
         coco_image_id: int,
+        *,
+        png_name: str | None = None,
     ) -> Path:
         """Write one id map; returns the path of its PNG.
 
@@ -102,6 +111,7 @@ class PanopticWriter:
             id_map: int32 (H, W), segment ids below 2^24, 0 is void.
             segments: exactly those in the map; `measure_segments` makes them.
             coco_image_id: at least 0, unique in the file.
+            png_name: a name of the caller's own, such as "a-1f3c.png", instead of the rule above.
 
         Raises:
             LabelError: a name or id stands twice, a path is unsafe, or segments and map disagree.
@@ -109,7 +119,10 @@ class PanopticWriter:
         listed = tuple(segments)
         self._check_image(file_name, coco_image_id)
         self._check_segments(file_name, id_map, listed)
-        png_name = self._png_name(file_name)
+        if png_name is None:
+            png_name = self._png_name(file_name)
+        else:
+            self._check_png_name(png_name)
         if not self._images:
             self._path.unlink(missing_ok=True)
         write_id_map(self.folder / png_name, id_map)
@@ -168,6 +181,13 @@ class PanopticWriter:
                     f"{file_name}: segment {segment.segment_id} has score {segment.score}, "
                     "expected a number in [0, 1]"
                 )
+
+    def _check_png_name(self, png_name: str) -> None:
+        check_relative(png_name, str(self._path))
+        if "/" in png_name or "\\" in png_name or not png_name.endswith(".png"):
+            raise LabelError(f"{self._path}: {png_name!r} is not the name of a PNG without folders")
+        if png_name.lower() in self._png_names:
+            raise LabelError(f"{self._path}: the PNG name {png_name!r} is already taken")
 
     def _png_name(self, file_name: str) -> str:
         stem = PurePosixPath(file_name.replace("\\", "/")).stem
