@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,16 +85,24 @@ def learning_rate(step: int, options: LoopOptions) -> float:
     return low + (options.rate - low) * 0.5 * (1 + math.cos(math.pi * along))
 
 
-def train(task: Task, options: LoopOptions, folder: Path, *, resume: bool = False) -> nn.Module:
+def train(
+    task: Task,
+    options: LoopOptions,
+    folder: Path,
+    *,
+    resume: bool = False,
+    optimiser: Callable[[nn.Module, LoopOptions], Any] | None = None,
+) -> nn.Module:
     """Train `task.network` in place and return a copy with the averaged weights.
 
     `folder` receives `checkpoint.pt`, `log.txt` and `export/` (a `from_pretrained` folder).
+    `optimiser` makes another one than AdamW.
 
     Raises:
         ModelError: `resume` finds no checkpoint, or the loss is no longer a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = _State(task.network, options)
+    state = _State(task.network, options, optimiser)
     if resume:
         state.load(folder / _CHECKPOINT)
     saved = time.monotonic()
@@ -134,28 +142,39 @@ def export_network(network: nn.Module, folder: Path) -> None:
     config.save_pretrained(part)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(part.iterdir()):
+        path.chmod(0o644)
         path.replace(folder / path.name)
     part.rmdir()
+
+
+def _adamw(network: nn.Module, options: LoopOptions) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98))
 
 
 class _State:
     """Everything a checkpoint holds: weights, their average, the optimiser and the step."""
 
-    def __init__(self, network: nn.Module, options: LoopOptions) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        options: LoopOptions,
+        optimiser: Callable[[nn.Module, LoopOptions], Any] | None = None,
+    ) -> None:
         self.network = network
         self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98))
-        self.trained = trained
+        self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimiser: Any = (optimiser or _adamw)(network, options)
         self.step = 0
+        self.norm = 0.0
 
     def update(self, options: LoopOptions) -> None:
         """One step of the optimiser and of the average, from the gradients at hand."""
-        nn.utils.clip_grad_norm_(self.trained, options.clip)
+        self.norm = float(nn.utils.clip_grad_norm_(self.trained, options.clip))
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, options)
         self.optimiser.step()
@@ -214,7 +233,7 @@ def _steps(task: Task, state: _State, options: LoopOptions) -> Iterator[dict[str
         loss = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(loss):
             raise ModelError(
-                f"the loss at step {state.step} is {float(loss)}; resume with a lower rate"
+                f"the loss at step {state.step} is {float(loss.detach())}; resume with a lower rate"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         state.update(options)
@@ -222,6 +241,7 @@ def _steps(task: Task, state: _State, options: LoopOptions) -> Iterator[dict[str
         yield {
             "loss": float(loss.detach()),
             **{name: float(value.detach()) for name, value in parts.items()},
+            "norm": state.norm,
             "rate": learning_rate(state.step, options),
             "seconds": seconds,
         }

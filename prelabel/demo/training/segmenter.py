@@ -46,13 +46,14 @@ from prelabel.demo.training.segmenter_forward import (
     upscale,
 )
 from prelabel.demo.training.segmenter_losses import DenseHead, mask_errors, prompt_losses
+from prelabel.demo.training.segmenter_optimiser import MatrixOptimiser
 from prelabel.demo.training.segmenter_prompts import Prompt, draw_rough_logits
 from prelabel.demo.training.segmenter_scenes import MEAN, STD, ScenePool, Target, pixel_values
 
 __all__ = ["STEPS", "SegmenterNetwork", "SegmenterTask", "export", "train"]
 
-STEPS = 3000
-DENSE = 0.3
+STEPS = 2600
+DENSE = 0.28
 """Part of the training in which the encoder learns alone."""
 _IMAGES = 4
 _PROMPTS = {"box": 6, "point": 5, "mask": 2}
@@ -242,4 +243,4 @@ def train(steps: int | None, resume: bool, folder: Path, seed: int = 0) -> nn.Mo
     options = loop.LoopOptions(
         steps=steps, rate=1e-3, warmup=0.03, decay=0.02, seed=seed, evaluate_every=450
     )
-    return loop.train(task, options, folder, resume=resume)
+    return loop.train(task, options, folder, resume=resume, optimiser=MatrixOptimiser)
