@@ -23,6 +23,8 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +86,7 @@ def decode(source: bytes | str | os.PathLike[str], record: ImageRecord) -> Frame
         raise _too_large(record, f"{len(data)} bytes", f"{MAX_BYTES} bytes")
     if not data:
         raise ImageError(f"{record.image_id}: the file is empty", kind="decode")
-    with warnings.catch_warnings():
-        # The cap below is ours and is an error, so Pillow's warning would only say it twice.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with _warnings_to_log(record.image_id):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, record)
@@ -121,6 +121,18 @@ def to_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if turn is not None:
         flat = flat.transpose(turn)
     return np.array(flat, dtype=np.uint8)
+
+
+@contextmanager
+def _warnings_to_log(name: str) -> Iterator[None]:
+    """Pillow warns of odd metadata through Python's warnings, which would not name the file."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # The cap here is our own and an error, so a warning would only say it twice.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+    for text in sorted({str(warning.message).strip() for warning in caught}):
+        _LOGGER.warning("%s: %s", name, text)
 
 
 def _read(path: Path, record: ImageRecord) -> bytes:

@@ -152,7 +152,7 @@ def demo(
 
 # --- exit codes -------------------------------------------------------------------------------
 
-_OK, _INTERNAL, _USAGE, _RETRYABLE, _DISK, _INTERRUPTED = 0, 1, 2, 5, 7, 130
+_INTERNAL, _USAGE, _RETRYABLE, _DISK, _INTERRUPTED = 1, 2, 5, 7, 130
 _DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EFBIG}
 )
@@ -167,8 +167,11 @@ def main(arguments: list[str] | None = None) -> None:
     except PrelabelError as error:
         retryable = isinstance(error, ConnectorError) and error.retryable
         _leave(f"error: {error}", _RETRYABLE if retryable else _USAGE)
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on where it stopped", _INTERRUPTED)
+    except SystemExit as ending:
+        # Typer turns an interrupt into this code without a word; a run that stopped has it too.
+        if ending.code == _INTERRUPTED:
+            console.note("interrupted; the same command goes on where it stopped")
+        raise
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             _internal(error)

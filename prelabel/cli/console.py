@@ -86,7 +86,6 @@ def set_up_logging() -> None:
     logger = logging.getLogger("prelabel")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.WARNING)
-    logger.propagate = False
 
 
 class RunDisplay:

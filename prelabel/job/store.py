@@ -39,7 +39,6 @@ __all__ = [
 LABEL_VERSION = 1
 """Version of the schema of `labels/<key>.json`."""
 _SCHEMA = "prelabel.label"
-_SCORE_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,6 @@ def _dump(meta: LabelMeta) -> str:
     fields = dataclasses.asdict(meta)
     record = fields.pop("record")
     document = {"schema": _SCHEMA, "version": LABEL_VERSION} | record | fields
-    document["score"] = round(meta.score, _SCORE_DIGITS)
     # ASCII keeps even names that are not valid Unicode.
     return json.dumps(document, ensure_ascii=True, allow_nan=False, indent=1) + "\n"
 

@@ -1,0 +1,292 @@
+"""The command line: what it answers, what it refuses, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prelabel import __version__
+from prelabel.cli import main
+from prelabel.cli import running as running_module
+from prelabel.coco import read_panoptic
+from prelabel.job.runner import Summary
+
+ROOT = Path(__file__).resolve().parent.parent
+COLORS = {"c": (200, 0, 0), "s": (0, 0, 200), "r": (80, 80, 80)}
+CONFIG = """
+source: {source}
+out: {out}
+ontology:
+  things: [{{name: car, color: [200, 0, 0]}}]
+  stuff: [{{name: sky, color: [0, 0, 200]}}, {{name: road, color: [80, 80, 80]}}]
+detect: {{kind: paint}}
+segment: {{kind: paint}}
+stuff: {{kind: paint}}
+refine: {{min_component: 0.0, reach: 0.0}}
+merge: {{min_area: 0.0}}
+"""
+PICTURE = ["ssssss", "sscsss", "rccrrr", "rrrrrr"]
+
+
+def _paint(path: Path, rows: list[str]) -> None:
+    pixels = [[COLORS[letter] for letter in row] for row in rows]
+    Image.fromarray(np.array(pixels, dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A config over two painted pictures, with networks that need no weights."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    _paint(photos / "a.png", PICTURE)
+    _paint(photos / "b.png", ["".join(column) for column in zip(*PICTURE, strict=True)])
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG.format(source=photos, out=tmp_path / "run"))
+    return path
+
+
+def _call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+# --- a run, from pictures to numbers ----------------------------------------------------------
+
+
+def test_run_export_evaluate(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call("run", config) == 0
+    out, err = capsys.readouterr()
+    assert "2 of 2" in out and str(tmp_path / "run" / "labels") in out.replace("\n", "")
+    assert "2 of 2 images" in err
+    for folder in ("one", "two"):
+        target = tmp_path / folder
+        assert _call("export", tmp_path / "run", "--to", "coco-panoptic", "--out", target) == 0
+    file = read_panoptic(tmp_path / "one" / "panoptic.json")
+    assert [image.file_name for image in file.images] == ["a.png", "b.png"]
+    assert file.id_map(file.annotations[0]).shape == (4, 6)
+    assert len(file.annotations[0].segments) == 3
+    capsys.readouterr()
+    pair = (tmp_path / "one" / "panoptic.json", tmp_path / "two" / "panoptic.json")
+    assert _call("evaluate", *pair, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["all"] == {"pq": 1.0, "sq": 1.0, "rq": 1.0, "n": 3}
+    assert _call("evaluate", *pair) == 0
+    assert "100.0" in capsys.readouterr().out
+
+
+def test_json_is_all_there_is_on_stdout(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call("run", config, "--json", "--limit", 1) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["total"], summary["done"], summary["failed"]) == (1, 1, 0)
+    assert _call("run", config, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["skipped"] == 1
+
+
+def test_arguments_win_over_the_config(config: Path, tmp_path: Path) -> None:
+    other, photos = tmp_path / "other", tmp_path / "more"
+    photos.mkdir()
+    _paint(photos / "[bold]x.png", PICTURE)
+    arguments = ("--source", f"folder:{photos}", "--out", other, "--device", "cpu", "--explain")
+    assert _call("run", config, *arguments, "--set", "merge.min_score=0.2") == 0
+    resolved = (other / "config.yaml").read_text()
+    assert f"source: folder:{photos}" in resolved and "min_score: 0.2" in resolved
+    assert "device: cpu" in resolved and "enabled: true" in resolved
+    assert len(list((other / "explanations").glob("*.json"))) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_bad_image_is_reported_and_the_rest_is_labelled(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos" / "[").mkdir()
+    (tmp_path / "photos" / "[" / "foo].jpg").write_text("<html>")
+    assert _call("run", config) == 3
+    out, err = capsys.readouterr()
+    assert "2 of 3" in out
+    assert "failed (decode, decode): [/foo].jpg: not a JPEG" in err
+    assert len(list((tmp_path / "run" / "labels").glob("*.png"))) == 2
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["failures"][0]["image_id"] == "[/foo].jpg"
+
+
+def test_demo_scenes_go_into_a_new_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call("demo-scenes", "--out", tmp_path / "s", "--count", 2, "--seed", 5) == 0
+    file = read_panoptic(tmp_path / "s" / "panoptic.json")
+    assert len(list((tmp_path / "s" / "images").iterdir())) == len(file.images) == 2
+    assert _call("demo-scenes", "--out", tmp_path / "s", "--count", 2) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call("--version") == 0
+    assert capsys.readouterr().out == f"prelabel {__version__}\n"
+    assert _call("--help") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("run", "image", "demo-scenes", "evaluate", "export"))
+
+
+# --- refusals: one sentence on stderr, exit 2, before anything heavy ---------------------------
+
+REFUSED = {
+    "no config": (("run", "gone.yaml"), "gone.yaml does not exist"),
+    "unknown key": (
+        ("run", "{config}", "--set", "merge.min_scor=1"),
+        "did you mean merge.min_score?",
+    ),
+    "wrong type": (("run", "{config}", "--set", "merge.min_score=x"), "expected a number"),
+    "empty categories": (("run", "{config}", "--set", "ontology={{}}"), "the ontology is empty"),
+    "id 0": (("run", "{config}", "--set", "ontology.things.0.id=0"), "ids start at 1"),
+    "dot": (("run", "{config}", "--set", "ontology.things=[a.b]"), "spell it without"),
+    "twins": (("run", "{config}", "--set", "ontology.things=[a, a]"), "two categories"),
+    "no source": (("run", "{config}", "--source", "gone"), "source folder gone does not exist"),
+    "empty source": (("run", "{config}", "--source", "{tmp}/empty"), "holds no image"),
+    "source left out": (("run", "{config}", "--set", "source="), "names no source"),
+    "other scheme": (("run", "{config}", "--source", "s3://b/p"), "no connector is called 's3'"),
+    "sink as source": (("run", "{config}", "--source", "coco-panoptic:x"), "offers no images"),
+    "output": (("run", "{config}", "--out", "{config}/run"), "cannot be written"),
+    "weights": (
+        ("run", "{config}", "--set", "detect={{weights: ./gone}}"),
+        "weights folder ./gone does not exist",
+    ),
+    "hub": (("run", "{config}", "--set", "detect={{weights: nobody/none}}"), "nobody/none"),
+    "nothing to look for": (("image", "{tmp}/photos/a.png"), "nothing to look for"),
+    "no image": (("image", "gone.png", "--things", "car"), "gone.png does not exist"),
+    "no truth": (("evaluate", "gone.json", "{config}"), "gone.json"),
+    "no run": (("export", "{tmp}", "--to", "coco-panoptic", "--out", "{tmp}/x"), "no run folder"),
+    "no sink": (("export", "{tmp}", "--to", "paper", "--out", "x"), "no connector is called"),
+    "source as sink": (("export", "{tmp}", "--to", "folder", "--out", "x"), "takes no labels"),
+    "usage": (("run",), "Missing argument"),
+    "device": (("run", "{config}", "--device", "tpu"), "tpu"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_told_in_a_sentence_with_exit_2(
+    case: str,
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "empty").mkdir()
+    arguments, told = REFUSED[case]
+    filled = [argument.format(config=config, tmp=tmp_path) for argument in arguments]
+    assert _call(*filled) == 2
+    out, err = capsys.readouterr()
+    assert told in " ".join(err.split())
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_nothing_heavy_is_imported_to_answer_or_refuse(config: Path, tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from prelabel.cli import main
+        config, root = sys.argv[1:]
+        cases = [
+            ["--version"], ["--help"], ["run", "--help"], ["run", root + "/gone.yaml"],
+            ["run", config, "--set", "merge.x=1"], ["run", config, "--source", "gone"],
+            ["run", config, "--out", config + "/run"],
+            ["run", config, "--set", "detect={weights: ./gone}"],
+            ["run", config, "--set", "detect={weights: nobody/none}"],
+            ["image", root + "/photos/a.png"], ["evaluate", "gone.json", "gone.json"],
+            ["demo-scenes", "--out", root + "/scenes", "--count", "1"],
+            ["export", root, "--to", "coco-panoptic", "--out", root],
+        ]
+        codes = []
+        for arguments in cases:
+            try:
+                main(arguments)
+            except SystemExit as exit:
+                codes.append(exit.code or 0)
+            heavy = {"torch", "transformers"} & set(sys.modules)
+            if heavy:
+                sys.exit(f"{arguments} imported {heavy}")
+        if codes != [0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2, 0, 2]:
+            sys.exit(f"exit codes {codes}")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(config), str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- exit codes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (OSError(28, "No space left on device", "/x/y"), 7, "cannot write /x/y: No space left"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (RuntimeError("odd"), 1, "this is a bug in prelabel"),
+    ],
+)
+def test_errors_of_other_kinds(
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    told: str,
+) -> None:
+    def broken(*_: object) -> Summary:
+        raise error
+
+    monkeypatch.setattr(running_module, "run_job", broken)
+    assert _call("run", config) == code
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_interrupted_run_exits_130_and_goes_on(config: Path, tmp_path: Path) -> None:
+    for index in range(300):
+        _paint(tmp_path / "photos" / f"n{index}.png", PICTURE)
+    command = [sys.executable, "-m", "prelabel", "run", str(config)]
+    running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    labels = tmp_path / "run" / "labels"
+    deadline = time.monotonic() + 60
+    while not list(labels.glob("[!.]*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, "Traceback" in err) == (130, False)
+    first = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert first["interrupted"] and first["done"] == len(list(labels.glob("[!.]*.json"))) < 302
+    assert not list(labels.glob(".*"))
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prelabel", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == f"prelabel {__version__}\n"
