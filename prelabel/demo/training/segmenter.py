@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -50,7 +50,15 @@ from prelabel.demo.training.segmenter_optimiser import MatrixOptimiser
 from prelabel.demo.training.segmenter_prompts import Prompt, draw_rough_logits
 from prelabel.demo.training.segmenter_scenes import MEAN, STD, ScenePool, Target, pixel_values
 
-__all__ = ["STEPS", "SegmenterNetwork", "SegmenterTask", "export", "train"]
+__all__ = [
+    "OPTIONS",
+    "SegmenterNetwork",
+    "SegmenterTask",
+    "export",
+    "make_optimiser",
+    "make_task",
+    "train",
+]
 
 STEPS = 2600
 DENSE = 0.28
@@ -87,10 +95,9 @@ class _Group:
 class SegmenterTask:
     """What `loop.train` asks of a task."""
 
-    def __init__(self, seed: int = 0, steps: int = STEPS, validation: int = 40) -> None:
+    def __init__(self, seed: int = 0, validation: int = 40) -> None:
         self.network: nn.Module = SegmenterNetwork(seed)
         self._pool = ScenePool("train", seed)
-        self._steps = steps
         self._validation = validation
         self._dtype = torch.bfloat16 if _has_bfloat16() else torch.float32
 
@@ -100,7 +107,7 @@ class SegmenterTask:
 
     def losses(self, rng: np.random.Generator, progress: float) -> Mapping[str, Tensor]:
         """All parts of the loss on one batch."""
-        newest = 32 + int(progress * self._steps)
+        newest = 32 + int(progress * STEPS)
         older = rng.integers(max(0, newest - _KEPT), newest, _IMAGES - 1).tolist()
         batch = draw_batch(self._pool, [newest, *older], rng)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._dtype == torch.bfloat16):
@@ -230,17 +237,27 @@ def export(network: SamModel, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
+def make_task(seed: int) -> SegmenterTask:
+    """The task of a training from scratch."""
+    task = SegmenterTask(seed)
+    task.whiten()
+    return task
+
+
+def make_optimiser(network: nn.Module, options: loop.LoopOptions) -> MatrixOptimiser:
+    """Muon inside the transformers, AdamW for all else."""
+    return MatrixOptimiser(network, options)
+
+
+OPTIONS = loop.LoopOptions(steps=STEPS, rate=1e-3, warmup=0.03, decay=0.02, evaluate_every=450)
+
+
 def train(steps: int | None, resume: bool, folder: Path, seed: int = 0) -> nn.Module:
     """Train the segmenter; `folder` receives checkpoint, log and export.
 
     Returns:
         The averaged weights, a `SegmenterNetwork`.
     """
-    steps = steps or STEPS
-    task = SegmenterTask(seed, steps)
-    if not resume:
-        task.whiten()
-    options = loop.LoopOptions(
-        steps=steps, rate=1e-3, warmup=0.03, decay=0.02, seed=seed, evaluate_every=450
-    )
-    return loop.train(task, options, folder, resume=resume, optimiser=MatrixOptimiser)
+    options = replace(OPTIONS, steps=steps or STEPS, seed=seed)
+    task = make_task(seed)
+    return loop.train(task, options, folder, resume=resume, optimiser=make_optimiser)
