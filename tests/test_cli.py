@@ -290,3 +290,22 @@ def test_the_module_runs_as_a_program() -> None:
         check=True,
     )
     assert done.stdout == f"prelabel {__version__}\n"
+
+
+def test_the_demo_goes_from_scenes_to_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    ontology = ROOT / "configs" / "ontologies" / "demo.yaml"
+    roles = "".join(f"{role}: {{kind: paint}}\n" for role in ("detect", "segment", "stuff"))
+    path.write_text(f"ontology: {ontology}\n{roles}")
+    out = tmp_path / "demo"
+    assert _call("demo", "--out", out, "--config", path, "--count", 2, "--seed", 4) == 0
+    table = capsys.readouterr().out
+    assert "2 of 2" in table and "PQ all" in table and "PQ stuff" in table
+    assert len(list((out / "overlays").glob("*.png"))) == 2
+    names = {entry.name for entry in out.iterdir()}
+    assert names >= {"config.yaml", "summary.json", "labels", "coco", "overlays", "scenes"}
+    assert len(read_panoptic(out / "coco" / "panoptic.json").images) == 2
+    assert _call("demo", "--out", out, "--config", path) == 2
+    assert "is not empty" in capsys.readouterr().err

@@ -137,9 +137,6 @@ def export(
 @app.command(hidden=True)
 def demo(
     out: Annotated[Path, typer.Option(help="The run's folder; new.")] = Path("runs/demo"),
-    scenes: Annotated[Path, typer.Option(help="A new folder for the scenes.")] = Path(
-        "runs/demo-scenes"
-    ),
     config: Annotated[Path, typer.Option(help="The config.")] = Path("configs/demo.yaml"),
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Of the scenes.")] = 1,
@@ -147,7 +144,7 @@ def demo(
     """Draw scenes, label them, compare with the truth, and sum up."""
     from prelabel.cli.demo import DemoRequest, run_demo
 
-    raise typer.Exit(run_demo(DemoRequest(out, scenes, config, count, seed)))
+    raise typer.Exit(run_demo(DemoRequest(out, config, count, seed)))
 
 
 # --- exit codes -------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ class DemoRequest:
     """The arguments of `prelabel demo`."""
 
     out: Path
-    scenes: Path
     config: Path
     count: int
     seed: int
@@ -41,18 +40,19 @@ def draw_scenes(out: Path, *, count: int, seed: int) -> None:
 def run_demo(request: DemoRequest) -> int:
     """Scenes → labels → COCO → evaluation → pictures → one table; returns the exit code."""
     _refuse_filled(request.out)
-    images = request.scenes / "images"
+    scenes = request.out / "scenes"
+    images = scenes / "images"
     run = RunRequest(request.config, str(images), str(request.out), explain=True)
     config = resolve_config(run)
-    console.note(f"drawing {request.count} scenes into {request.scenes}")
-    draw_scenes(request.scenes, count=request.count, seed=request.seed)
+    console.note(f"drawing {request.count} scenes into {scenes}")
+    draw_scenes(scenes, count=request.count, seed=request.seed)
     summary = label_source(config, open_source(str(images)))
     if summary.done < summary.total:
         return exit_code(summary)
     coco = request.out / "coco"
     export_run(request.out, "coco-panoptic", coco)
     console.note("comparing with the truth, and drawing overlays")
-    evaluation = evaluate(coco / "panoptic.json", request.scenes / "panoptic.json")
+    evaluation = evaluate(coco / "panoptic.json", scenes / "panoptic.json")
     write_overlays(request.out, config.ontology)
     rows = summary_rows(summary)
     rows += [(f"PQ {name}, ×100", pq) for name, pq, *_ in quality_rows(evaluation)]
@@ -61,7 +61,7 @@ def run_demo(request: DemoRequest) -> int:
         ("pictures", request.out / "overlays"),
         ("labels", request.out / "labels"),
         ("COCO panoptic", coco / "panoptic.json"),
-        ("truth", request.scenes / "panoptic.json"),
+        ("truth", scenes / "panoptic.json"),
     ):
         console.show_line(f"{what + ':':<14} {where}")
     return exit_code(summary)
