@@ -32,9 +32,9 @@ class LabelSink(Protocol):
     """Labels, handed over one by one.
 
     `check` is called once, before any model loads, and raises ConfigError where the ontology does
-    not fit the target. `push` is idempotent: twice is once. `remote_status` is the target's own word
-    for the label of a record, or None where it has none. `finalize` is called once at the end, also
-    after failures, and completes what is one file for all.
+    not fit the target. `push` is idempotent: twice is once. `remote_status` is the target's own
+    word for the label of a record, or None where it has none. `finalize` is called once at the end,
+    also after failures, and completes what is one file for all.
     """
 
     def check(self, ontology: Ontology) -> None: ...

@@ -42,7 +42,7 @@ class NetworkOptions(Section):
     """What every network has in common."""
 
     weights: str = EMBEDDED
-    """Either "embedded", a folder in transformers' layout, or a hub id ("facebook/sam-vit-base")."""
+    """Where from: "embedded", a folder in transformers' layout, or a hub id."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; None: its main branch."""
 
