@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from prelabel import __version__
 from prelabel.cli import main
 from prelabel.cli import running as running_module
+from prelabel.cli import single as single_module
+from prelabel.cli.app import app
 from prelabel.coco import read_panoptic
+from prelabel.config import Config, build_config
 from prelabel.job.runner import Summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,6 +126,60 @@ def test_one_bad_image_is_reported_and_the_rest_is_labelled(
     assert len(list((tmp_path / "run" / "labels").glob("*.png"))) == 2
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["failures"][0]["image_id"] == "[/foo].jpg"
+
+
+def test_a_bar_on_a_terminal(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert _call("run", config) == 0
+    err = capsys.readouterr().err
+    assert "labelling" in err and "2/2" in err and "images/s" in err and "0 failed" in err
+
+
+def test_one_image_without_a_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def painted(document: dict[str, Any], where: str) -> Config:
+        for names, letters in (("things", "c"), ("stuff", "sr")):
+            pairs = zip(document["ontology"][names], letters, strict=True)
+            entries = [{"name": name, "color": list(COLORS[letter])} for name, letter in pairs]
+            document["ontology"][names] = entries
+        paint: dict[str, Any] = {"kind": "paint"}
+        return build_config(document | {"detect": paint, "segment": paint, "stuff": paint}, where)
+
+    monkeypatch.setattr(single_module, "build_config", painted)
+    _paint(tmp_path / "a.png", [row * 8 for row in PICTURE for _ in range(8)])
+    names = ("--things", "car", "--stuff", "sky, road")
+    assert _call("image", tmp_path / "a.png", *names) == 0
+    assert "car" in capsys.readouterr().out
+    out = tmp_path / "one"
+    for _ in range(2):  # the second time it is labelled again, not skipped
+        assert _call("image", tmp_path / "a.png", *names, "--out", out, "--json") == 0
+        document = json.loads(capsys.readouterr().out)
+        assert (document["image_id"], document["size"]) == ("a.png", [32, 48])
+        found = {segment["category"] for segment in document["segments"]}
+        assert found == {"car", "sky", "road"}
+    assert json.loads((out / "summary.json").read_text())["done"] == 1
+    assert len(list((out / "labels").glob("*.png"))) == 1
+    assert len(list((out / "overlays").glob("*.png"))) == 1
+    (tmp_path / "bad.png").write_bytes(b"no")
+    assert _call("image", tmp_path / "bad.png", *names) == 3
+    assert "bad.png: not a JPEG" in capsys.readouterr().err
+
+
+def test_commands_in_the_readme_exist() -> None:
+    known = typer.main.get_command(app)
+    assert isinstance(known, typer.core.TyperGroup)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("prelabel ")]
+    assert len(lines) >= 4
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        command = known.commands[words[1]]
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, line
 
 
 def test_demo_scenes_go_into_a_new_folder(

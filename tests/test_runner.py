@@ -179,6 +179,26 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     assert _run(tmp_path, FakeSource(), options=changed).done == 3
 
 
+def test_an_image_that_changed_is_done_again(tmp_path: Path) -> None:
+    photo = tmp_path / "x"
+    photo.write_bytes(b"abc")
+
+    class OnDisk(FakeSource):
+        def records(self) -> Iterator[ImageRecord]:
+            yield ImageRecord("x", str(photo))
+
+    run = tmp_path / "run"
+    assert [_run(run, OnDisk()).done for _ in range(2)] == [1, 0]
+    later = photo.stat().st_mtime + 60
+    os.utime(photo, (later, later))
+    assert _run(run, OnDisk()).done == 1
+
+
+def test_all_can_be_labelled_again(tmp_path: Path) -> None:
+    again = JobOptions("prelabel 0", "f00d", again=True)
+    assert [_run(tmp_path, FakeSource(), options=again).done for _ in range(2)] == [3, 3]
+
+
 def test_explanations_asked_for_later_are_made(tmp_path: Path) -> None:
     _run(tmp_path, FakeSource())
     asked = JobOptions("prelabel 0", "f00d", explain=True)

@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
@@ -49,10 +49,16 @@ def _root(
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="A config file, such as configs/demo.yaml.")],
-    source: Annotated[str | None, typer.Option(help="A folder of images, or scheme:rest.")] = None,
-    out: Annotated[str | None, typer.Option(help="The run's folder.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/demo.yaml.")
+    ],
+    source: Annotated[
+        str | None, typer.Option(metavar="URI", help="A folder of images, or scheme:rest.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="The run's folder.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most so many images.")
+    ] = None,
     device: _Device = None,
     overrides: Annotated[
         list[str] | None,
@@ -67,6 +73,9 @@ def run(
 
     Images that the folder already holds, labelled in the same way, are skipped: an interrupted run
     goes on where it stopped.
+
+    Exit codes: 0 all done; 1 a bug; 2 a wrong argument or config; 3 some images failed, the others
+    are done; 7 the output cannot be written; 130 interrupted.
     """
     from prelabel.cli.running import RunRequest, run_command
 
@@ -76,11 +85,15 @@ def run(
 
 @app.command()
 def image(
-    file: Annotated[Path, typer.Argument(help="An image file.")],
-    things: Annotated[str, typer.Option(help='Countable things, such as "car, person".')] = "",
-    stuff: Annotated[str, typer.Option(help='Surroundings, such as "road, sky".')] = "",
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An image file.")],
+    things: Annotated[
+        str, typer.Option(metavar="NAMES", help='Countable things, such as "car, person".')
+    ] = "",
+    stuff: Annotated[
+        str, typer.Option(metavar="NAMES", help='Surroundings, such as "road, sky".')
+    ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="A folder for the label; none: only a table.")
+        Path | None, typer.Option(metavar="DIR", help="A folder for the label; none: only a table.")
     ] = None,
     device: _Device = None,
     as_json: _Json = False,
@@ -93,9 +106,9 @@ def image(
 
 @app.command("demo-scenes")
 def demo_scenes(
-    out: Annotated[Path, typer.Option(help="A new folder.")],
-    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other scenes.")] = 1,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many scenes.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Another seed, other scenes.")] = 1,
 ) -> None:
     """Draw scenes with exact truth: images/, panoptic.json, panoptic/."""
     from prelabel.cli.demo import draw_scenes
@@ -123,9 +136,9 @@ def evaluate(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    to: Annotated[str, typer.Option(help="The format or platform, such as coco-panoptic.")],
-    out: Annotated[Path, typer.Option(help="Where to write.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    to: Annotated[str, typer.Option(metavar="NAME", help="The target, such as coco-panoptic.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")],
 ) -> None:
     """Write a run's labels in another format."""
     from prelabel.cli.running import export_run
@@ -138,7 +151,7 @@ def export(
 def demo(
     out: Annotated[Path, typer.Option(help="The run's folder; new.")] = Path("runs/demo"),
     config: Annotated[Path, typer.Option(help="The config.")] = Path("configs/demo.yaml"),
-    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 24,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many scenes.")] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Of the scenes.")] = 1,
 ) -> None:
     """Draw scenes, label them, compare with the truth, and sum up."""

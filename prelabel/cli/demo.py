@@ -7,16 +7,12 @@ from pathlib import Path
 
 from prelabel.cli import console
 from prelabel.cli.connect import open_source
+from prelabel.cli.pictures import write_overlays
 from prelabel.cli.results import quality_rows, summary_rows
 from prelabel.cli.running import RunRequest, exit_code, export_run, label_source, resolve_config
-from prelabel.data import Ontology
 from prelabel.demo.export import write_scenes
 from prelabel.errors import ConfigError
-from prelabel.images import decode
-from prelabel.job.explanations import read_explanations
-from prelabel.job.store import iterate_labels
 from prelabel.review.evaluate import evaluate
-from prelabel.review.overlay import draw_overlay
 
 __all__ = ["DemoRequest", "draw_scenes", "run_demo"]
 
@@ -65,16 +61,6 @@ def run_demo(request: DemoRequest) -> int:
     ):
         console.show_line(f"{what + ':':<14} {where}")
     return exit_code(summary)
-
-
-def write_overlays(run: Path, ontology: Ontology) -> None:
-    """`overlays/<key>.png` for every label of a run whose image can still be read."""
-    folder = run / "overlays"
-    folder.mkdir(exist_ok=True)
-    for label, meta in iterate_labels(run):
-        frame = decode(meta.record.uri, meta.record)
-        explanations = read_explanations(run, meta.key)
-        draw_overlay(frame, label, ontology, explanations).save(folder / f"{meta.key}.png")
 
 
 def _refuse_filled(folder: Path) -> None:

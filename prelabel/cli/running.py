@@ -63,8 +63,16 @@ def resolve_config(request: RunRequest) -> Config:
     return config.model_copy(update=update)
 
 
-def label_source(config: Config, source: ImageSource, *, limit: int | None = None) -> Summary:
+def label_source(
+    config: Config, source: ImageSource, *, limit: int | None = None, again: bool = False
+) -> Summary:
     """Check everything that can be wrong, load the networks, and label.
+
+    Args:
+        config: where labels go, and how they are made.
+        source: the images.
+        limit: at most so many of them, None for all.
+        again: whether what is labelled already is labelled again.
 
     Raises:
         ConfigError: the source is empty, the output cannot be written, weights are missing. All
@@ -78,6 +86,7 @@ def label_source(config: Config, source: ImageSource, *, limit: int | None = Non
         dump_config(config),
         limit,
         config.explain.enabled,
+        again,
     )
     store = LabelStore(config.out)
 

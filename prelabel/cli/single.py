@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prelabel.cli import console
+from prelabel.cli.pictures import write_overlays
 from prelabel.cli.results import show_segments
 from prelabel.cli.running import exit_code, label_source
 from prelabel.config import Config, build_config
@@ -62,8 +63,9 @@ def image_command(
         console.show_json(_document(label, config))
     else:
         show_segments(label, config.ontology)
-    if out is not None and not as_json:
-        console.show_line(f"label: {out / 'labels' / (key_for(file.name) + '.png')}")
+    if out is not None:
+        write_overlays(out, config.ontology)
+        console.note(f"label and picture: {out / 'labels'}, {out / 'overlays'}")
     return code
 
 
@@ -79,8 +81,8 @@ def _config(names: tuple[str, str], out: Path | None, device: str | None) -> Con
 
 def _label(frame: Frame, config: Config, out: Path | None) -> tuple[PanopticLabel | None, int]:
     if out is not None:
-        summary = label_source(config, _OneFrame(frame))
-        if not summary.done + summary.skipped:
+        summary = label_source(config, _OneFrame(frame), again=True)
+        if not summary.done:
             return None, exit_code(summary)
         return read_label(out, key_for(frame.record.image_id))[0], exit_code(summary)
     config.fingerprint("merge")  # finds the weights, or says how to get them, before torch loads

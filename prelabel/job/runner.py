@@ -64,6 +64,7 @@ class JobOptions:
         config_yaml: the resolved config, kept as `config.yaml`.
         limit: at most so many images of the source, None for all.
         explain: whether explanations are made and kept.
+        again: whether what is labelled already is labelled again.
     """
 
     tool: str
@@ -71,6 +72,7 @@ class JobOptions:
     config_yaml: str = ""
     limit: int | None = None
     explain: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def _run_one(
     observer: Observer,
 ) -> None:
     record, options = task.record, task.options
-    if store.is_done(record, options.fingerprint, explained=options.explain):
+    if not options.again and store.is_done(record, options.fingerprint, explained=options.explain):
         tally.skipped += 1
         observer.skipped(record)
         return

@@ -104,13 +104,20 @@ class LabelStore:
             ) from error
 
     def is_done(self, record: ImageRecord, fingerprint: str, *, explained: bool = False) -> bool:
-        """Whether a whole label of this image, made in this very way, is there."""
+        """Whether a whole label of this image, made in this very way, is there.
+
+        An image file that changed after its label was written makes the label an old one.
+        """
         key = key_for(record.image_id)
         if explained and not (self.root / "explanations" / f"{key}.json").is_file():
             return False
         try:
             meta = _read_meta(self.root, key)
-            png = (self.root / "labels" / f"{key}.png").read_bytes()
+            path = self.root / "labels" / f"{key}.png"
+            png = path.read_bytes()
+            image = Path(record.uri)
+            if image.is_file() and image.stat().st_mtime > path.stat().st_mtime:
+                return False
         except (LabelError, OSError):
             return False
         return (
