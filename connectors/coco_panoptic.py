@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from prelabel.coco import PanopticWriter
-from prelabel.data import Explanation, ImageRecord, Ontology, PanopticLabel
+from prelabel.data import Explanation, ImageRecord, Ontology, PanopticLabel, image_key
 from prelabel.errors import ConfigError, ConnectorError
 
 __all__ = ["CocoPanopticSink"]
@@ -15,9 +15,9 @@ __all__ = ["CocoPanopticSink"]
 class CocoPanopticSink:
     """A `LabelSink` that writes `panoptic.json` and `panoptic/*.png` into a folder.
 
-    `file_name` of an image is its `image_id`. COCO ids are counted from 1 in the order of the
-    pushes: pushed in sorted order, an image's id is its rank. Labels are written at once, the JSON
-    by `finalize`.
+    `file_name` of an image is its `image_id`, its PNG is named by the image's key, as in
+    the run. COCO ids are counted from 1 in the order of the pushes: pushed in sorted order, an
+    image's id is its rank. Labels are written at once, the JSON by `finalize`.
 
     Args:
         location: the folder; made where it is missing.
@@ -40,7 +40,8 @@ class CocoPanopticSink:
         if self._writer is None:
             raise ConnectorError("check the ontology before the first push")
         if label.image_id not in self._pushed:
-            self._writer.add(label.image_id, label, len(self._pushed) + 1)
+            png_name = f"{image_key(label.image_id)}.png"
+            self._writer.add(label.image_id, label, len(self._pushed) + 1, png_name=png_name)
             self._pushed.add(label.image_id)
 
     def remote_status(self, record: ImageRecord) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import LabelError
+from prelabel.files import replacing
 
 __all__ = ["pack_text", "read_archive", "unpack_text", "write_archive"]
 
@@ -28,16 +28,9 @@ def write_archive(
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise LabelError(f"array {name!r} of {kind} has dtype object, which is never stored")
-    target = Path(path)
-    digest = hashlib.sha1(target.name.encode(), usedforsecurity=False).hexdigest()[:12]
-    part = target.with_name(f".{digest}-{os.getpid()}.part")
     header = np.array([kind, str(version)])
-    try:
-        with part.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **{_HEADER: header}, **arrays)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(Path(path)) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **{_HEADER: header}, **arrays)
 
 
 def read_archive(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -34,6 +33,7 @@ from prelabel.ontology import (
     ontology_document,
 )
 from prelabel.options import ExplainOptions, MergeOptions, RefineOptions, Section
+from prelabel.redaction import redact
 from prelabel.strict_yaml import MAX_BYTES, TEXT_KEYS, Document, dump_yaml, parse_yaml
 from prelabel.validation import nearest, parse_model, sentence, short, unknown_key
 
@@ -249,27 +249,7 @@ def _index(place: list[Document], key: str, where: str) -> int:
 
 def dump_config(config: Config) -> str:
     """The config as YAML with every default written out; secrets in addresses are redacted."""
-    return dump_yaml(_redact(config.model_dump(mode="json")))
-
-
-_SECRETS = (
-    (re.compile(r"(?<=://)[^/@\s]+@"), "***@"),
-    (
-        re.compile(r"(?i)([?&][^=&]*(?:token|key|secret|signature|password|sig)[^=&]*=)[^&\s]+"),
-        r"\1***",
-    ),
-)
-
-
-def _redact(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _redact(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_redact(inner) for inner in value]
-    if isinstance(value, str):
-        for pattern, mask in _SECRETS:
-            value = pattern.sub(mask, value)
-    return value
+    return dump_yaml(redact(config.model_dump(mode="json")))
 
 
 def _fingerprint(config: Config, stage: str) -> str:

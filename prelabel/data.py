@@ -7,10 +7,14 @@ row *outside*. Sizes are `(height, width)`. Ids start at 1; 0 is void. BGR exist
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -40,10 +44,13 @@ __all__ = [
     "StuffRegions",
     "StuffScores",
     "Trace",
+    "image_key",
 ]
 
 VOID = 0
 """The id, in an id map, of pixels that belong to no segment."""
+
+_MAX_STEM = 60
 
 Color: TypeAlias = tuple[int, int, int]
 Box: TypeAlias = tuple[int, int, int, int]
@@ -171,6 +178,18 @@ class Frame:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+
+def image_key(image_id: str) -> str:
+    """The name of an image's artifacts: a readable ASCII stem and a short hash of the whole id.
+
+    Equal stems in different folders, cases or Unicode forms get different keys on any file system.
+    """
+    stem = PurePosixPath(image_id.replace("\\", "/")).stem
+    ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_stem).strip("-")[:_MAX_STEM] or "image"
+    digest = hashlib.sha256(image_id.encode(errors="surrogatepass")).hexdigest()
+    return f"{safe}-{digest[:10]}"
 
 
 # --- masks ------------------------------------------------------------------------------------

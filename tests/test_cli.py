@@ -304,7 +304,6 @@ def test_nothing_heavy_is_imported_to_answer_or_refuse(config: Path, tmp_path: P
     [
         (OSError(28, "No space left on device", "/x/y"), 7, "cannot write /x/y: No space left"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (RuntimeError("odd"), 1, "this is a bug in prelabel"),
     ],
 )
 def test_errors_of_other_kinds(
@@ -321,6 +320,15 @@ def test_errors_of_other_kinds(
     monkeypatch.setattr(running_module, "run_job", broken)
     assert _call("run", config) == code
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_bug_is_seen_and_not_dressed_up(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Summary:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(running_module, "run_job", broken)
+    with pytest.raises(RuntimeError, match="odd"):
+        main(["run", str(config)])
 
 
 def test_an_interrupted_run_exits_130_and_goes_on(config: Path, tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from prelabel.data import (
     PanopticLabel,
     Segment,
     Trace,
+    image_key,
 )
 from prelabel.errors import ConfigError, LabelError
+from prelabel.files import file_sha256, write_atomically
 from prelabel.job.explanations import read_explanations
-from prelabel.job.files import file_sha256, key_for, write_atomically
 from prelabel.job.store import LabelStore, Provenance, iterate_labels, list_labels, read_label
 
 RECORD = ImageRecord("sub/été 1.jpg", "/photos/sub/été 1.jpg", "ref-9")
@@ -212,7 +213,7 @@ def test_damaged_explanations_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_keys_are_readable_and_safe(image_id: str, stem: str) -> None:
-    key = key_for(image_id)
+    key = image_key(image_id)
     assert key.startswith(stem)
     assert len(key) == len(stem) + 10
     assert key.isascii() and not set(key) & set("/\\. :")
@@ -220,7 +221,7 @@ def test_keys_are_readable_and_safe(image_id: str, stem: str) -> None:
 
 @given(st.lists(st.text(max_size=20), unique=True, max_size=20))
 def test_different_images_have_different_keys_in_any_case(ids: list[str]) -> None:
-    assert len({key_for(image_id).lower() for image_id in ids}) == len(ids)
+    assert len({image_key(image_id).lower() for image_id in ids}) == len(ids)
 
 
 def test_names_that_are_not_unicode_come_back(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -162,7 +161,7 @@ def demo(
 
 # --- exit codes -------------------------------------------------------------------------------
 
-_INTERNAL, _USAGE, _RETRYABLE, _DISK, _INTERRUPTED = 1, 2, 5, 7, 130
+_USAGE, _RETRYABLE, _DISK, _INTERRUPTED = 2, 5, 7, 130
 _DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EFBIG}
 )
@@ -184,22 +183,15 @@ def main(arguments: list[str] | None = None) -> None:
         raise
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
-            _internal(error)
+            raise
         what = f" {error.filename}" if error.filename else ""
         _leave(
             f"error: cannot write{what}: {error.strerror}; what is done stays done, and the same "
             "command goes on from there",
             _DISK,
         )
-    except Exception as error:
-        _internal(error)
 
 
 def _leave(text: str, code: int) -> None:
     console.note(text)
     sys.exit(code)
-
-
-def _internal(error: Exception) -> None:
-    traceback.print_exception(error)
-    _leave("error: this is a bug in prelabel; please report it with the lines above", _INTERNAL)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from prelabel.cli import console
 from prelabel.cli.connect import open_source
-from prelabel.cli.pictures import write_overlays
 from prelabel.cli.results import quality_rows, summary_rows
 from prelabel.cli.running import RunRequest, exit_code, export_run, label_source, resolve_config
 from prelabel.demo.export import write_scenes
 from prelabel.errors import ConfigError
 from prelabel.review.evaluate import evaluate
+from prelabel.review.overlay import write_overlays
 
 __all__ = ["DemoRequest", "draw_scenes", "run_demo"]
 

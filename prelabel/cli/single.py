@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prelabel.cli import console
-from prelabel.cli.pictures import write_overlays
 from prelabel.cli.results import show_segments
 from prelabel.cli.running import exit_code, label_source
 from prelabel.config import Config, build_config
-from prelabel.data import Frame, ImageRecord, PanopticLabel
+from prelabel.data import Frame, ImageRecord, PanopticLabel, image_key
 from prelabel.errors import ConfigError, ImageError
 from prelabel.images import decode
-from prelabel.job.files import key_for
 from prelabel.job.store import read_label
 from prelabel.ontology import split_names
+from prelabel.review.overlay import write_overlays
 
 __all__ = ["image_command"]
 
@@ -84,7 +83,7 @@ def _label(frame: Frame, config: Config, out: Path | None) -> tuple[PanopticLabe
         summary = label_source(config, _OneFrame(frame), again=True)
         if not summary.done:
             return None, exit_code(summary)
-        return read_label(out, key_for(frame.record.image_id))[0], exit_code(summary)
+        return read_label(out, image_key(frame.record.image_id))[0], exit_code(summary)
     config.fingerprint("merge")  # finds the weights, or says how to get them, before torch loads
 
     from prelabel.pipeline import Pipeline

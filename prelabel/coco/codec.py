@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prelabel.errors import LabelError
+from prelabel.files import replacing
 
-__all__ = ["decode_ids", "encode_ids", "part_path", "read_id_map", "write_id_map"]
+__all__ = ["decode_ids", "encode_ids", "read_id_map", "write_id_map"]
 
 _MAX_ID = 256**3 - 1
 
@@ -42,12 +41,8 @@ def decode_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 def write_id_map(path: Path, id_map: NDArray[np.int32]) -> None:
     """Write ids (H, W) as an RGB PNG, atomically; the same map gives the same bytes."""
-    part = part_path(path)
-    try:
+    with replacing(path) as part:
         Image.fromarray(encode_ids(id_map)).save(part, format="PNG")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_id_map(path: Path) -> NDArray[np.int32]:
@@ -67,10 +62,3 @@ def read_id_map(path: Path) -> NDArray[np.int32]:
     if pixels is None:
         raise LabelError(f"{path} has mode {mode}; a COCO panoptic PNG is 8-bit RGB")
     return decode_ids(np.ascontiguousarray(pixels[..., :3]))
-
-
-def part_path(path: Path) -> Path:
-    """The temporary name beside `path`; hashed, since a suffix on a long name would overflow."""
-    name = path.name.encode(errors="surrogatepass")
-    digest = hashlib.sha1(name, usedforsecurity=False).hexdigest()[:12]
-    return path.with_name(f".{digest}-{os.getpid()}.part")

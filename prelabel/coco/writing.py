@@ -13,11 +13,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.coco.codec import part_path, write_id_map
+from prelabel.coco.codec import write_id_map
 from prelabel.coco.reading import check_relative
 from prelabel.coco.records import CocoSegment, category_color, measure_ids
 from prelabel.data import Ontology, PanopticLabel
 from prelabel.errors import ConfigError, LabelError
+from prelabel.files import replacing
 
 __all__ = ["PanopticWriter"]
 
@@ -214,26 +215,24 @@ class PanopticWriter:
             )
             for category in self._ontology
         ]
-        part = part_path(self._path)
         lists = {
             "categories": categories,
             "images": self._images,
             "annotations": self._annotations,
         }
-        try:
-            with part.open("w", encoding="utf-8", newline="\n") as stream:
-                stream.write('{"info":{"description":"Panoptic labels written by prelabel"}')
-                for key, records in lists.items():
-                    stream.write(f',\n"{key}":[\n')
-                    stream.writelines(
-                        record + (",\n" if index + 1 < len(records) else "\n")
-                        for index, record in enumerate(records)
-                    )
-                    stream.write("]")
-                stream.write("}\n")
-            part.replace(self._path)
-        finally:
-            part.unlink(missing_ok=True)
+        with (
+            replacing(self._path) as part,
+            part.open("w", encoding="utf-8", newline="\n") as stream,
+        ):
+            stream.write('{"info":{"description":"Panoptic labels written by prelabel"}')
+            for key, records in lists.items():
+                stream.write(f',\n"{key}":[\n')
+                stream.writelines(
+                    record + (",\n" if index + 1 < len(records) else "\n")
+                    for index, record in enumerate(records)
+                )
+                stream.write("]")
+            stream.write("}\n")
 
 
 def _to_xywh(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

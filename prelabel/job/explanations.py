@@ -18,7 +18,7 @@ from prelabel.archive import read_archive, write_archive
 from prelabel.coco import parse_json
 from prelabel.data import Explanation, Heatmap
 from prelabel.errors import LabelError
-from prelabel.job.files import write_atomically
+from prelabel.files import write_atomically
 
 __all__ = ["EXPLANATION_VERSION", "read_explanations", "write_explanations"]
 

@@ -6,21 +6,27 @@ import dataclasses
 import itertools
 import json
 import logging
-import signal
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
-from prelabel.data import Explanation, Failure, Frame, ImageRecord, PanopticLabel, Trace
+from prelabel.data import (
+    Explanation,
+    Failure,
+    Frame,
+    ImageRecord,
+    PanopticLabel,
+    Trace,
+    image_key,
+)
 from prelabel.errors import ImageError
-from prelabel.job.files import file_sha256, key_for, write_atomically
+from prelabel.files import file_sha256, write_atomically
+from prelabel.job.interrupts import interrupts
 from prelabel.job.progress import Observer, Silence
 from prelabel.job.store import LabelStore, Provenance
 from prelabel.ports import ImageSource
@@ -138,7 +144,7 @@ def run_job(
     tally, start = _Tally(len(records)), time.perf_counter()
     observer.started(len(records))
     try:
-        with _interrupts(observer) as interrupted:
+        with interrupts(observer) as interrupted:
             for record in records:
                 if interrupted.is_set():
                     tally.interrupted = True
@@ -199,7 +205,7 @@ def _run_one(
 def _write(
     record: ImageRecord, result: LabelledImage, store: LabelStore, options: JobOptions
 ) -> None:
-    key = key_for(record.image_id)
+    key = image_key(record.image_id)
     store.write_trace(key, result.trace)
     if options.explain:
         store.write_explanations(key, result.explanations)
@@ -284,26 +290,3 @@ def _peak_memory_mb() -> float | None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts bytes, Linux kibibytes.
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-@contextmanager
-def _interrupts(observer: Observer) -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
-    event = threading.Event()
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        observer.stopping()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, on_signal) for number in watched]
-    try:
-        yield event
-    finally:
-        for number, handler in zip(watched, before, strict=True):
-            signal.signal(number, handler)

@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 
 from prelabel.coco import decode_ids, encode_ids, parse_json
-from prelabel.data import Explanation, ImageRecord, PanopticLabel, Segment, Trace
+from prelabel.data import Explanation, ImageRecord, PanopticLabel, Segment, Trace, image_key
 from prelabel.errors import ConfigError, LabelError
+from prelabel.files import write_atomically
 from prelabel.job.explanations import write_explanations
-from prelabel.job.files import key_for, write_atomically
 
 __all__ = [
     "LABEL_VERSION",
@@ -108,7 +108,7 @@ class LabelStore:
 
         An image file that changed after its label was written makes the label an old one.
         """
-        key = key_for(record.image_id)
+        key = image_key(record.image_id)
         if explained and not (self.root / "explanations" / f"{key}.json").is_file():
             return False
         try:
@@ -139,7 +139,7 @@ class LabelStore:
         Raises:
             OSError: the disk is full, read-only or broken.
         """
-        key, stream = key_for(record.image_id), io.BytesIO()
+        key, stream = image_key(record.image_id), io.BytesIO()
         Image.fromarray(encode_ids(label.id_map)).save(stream, format="PNG")
         png = stream.getvalue()
         meta = LabelMeta(

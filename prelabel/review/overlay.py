@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,12 @@ from scipy import ndimage
 
 from prelabel.coco import category_color
 from prelabel.data import Explanation, Frame, Heatmap, Ontology, PanopticLabel, Segment
+from prelabel.images import decode
+from prelabel.job.explanations import read_explanations
+from prelabel.job.store import iterate_labels
 from prelabel.masks import resize_probs
 
-__all__ = ["draw_overlay", "most_doubtful"]
+__all__ = ["draw_overlay", "most_doubtful", "write_overlays"]
 
 _LONGEST = 480
 """Longest side of a panel, pixels."""
@@ -23,6 +27,20 @@ _HEAT = np.array(
     [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float32
 )
 """Five stops of a scale that grows evenly in lightness, from nothing to most."""
+
+
+def write_overlays(run: Path, ontology: Ontology) -> None:
+    """`overlays/<key>.png` for every label of a run.
+
+    Raises:
+        ImageError: an image of the run can no longer be read.
+    """
+    folder = run / "overlays"
+    folder.mkdir(exist_ok=True)
+    for label, meta in iterate_labels(run):
+        frame = decode(meta.record.uri, meta.record)
+        overlay = draw_overlay(frame, label, ontology, read_explanations(run, meta.key))
+        overlay.save(folder / f"{meta.key}.png")
 
 
 def draw_overlay(
