@@ -168,8 +168,10 @@ _DISK_ERRORS = frozenset(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 all done, 1 internal, 2 usage or config, 3 some images failed,
-    5 try again later, 7 the disk refuses, 130 interrupted.
+    """Run a command and exit.
+
+    0 all done, 2 usage or config, 3 some images failed, 5 try again later, 7 the disk refuses, 130
+    interrupted. What nobody foresaw passes through: Python shows it and exits 1.
     """
     try:
         app(args=arguments, prog_name="prelabel")
