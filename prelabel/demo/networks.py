@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertTokenizer,
@@ -30,6 +30,7 @@ __all__ = [
     "build_detector",
     "build_stuff_scorer",
     "initialise_linear",
+    "whiten_patches",
 ]
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -51,6 +52,28 @@ def initialise_linear(modules: Iterable[nn.Module]) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def whiten_patches(projection: nn.Conv2d, pixel_values: Tensor) -> None:
+    """Set a patch embedding to the whitened principal components of real patches.
+
+    Raw patches are nearly one colour each, and the norm that follows divides by it: without this
+    hundreds of steps go into learning that edges matter.
+
+    Args:
+        projection: a convolution whose stride is its kernel.
+        pixel_values: float32 (N, 3, h, w), normalised, some dozens of images.
+    """
+    patch = projection.kernel_size
+    patches = nn.functional.unfold(pixel_values, patch, stride=patch).transpose(1, 2)
+    flat = patches.flatten(0, 1)
+    mean = flat.mean(0)
+    values, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
+    matrix = (vectors / (values.clamp(min=0) + 0.02).sqrt()).T.flip(0)[: projection.out_channels]
+    projection.weight.copy_(matrix.view_as(projection.weight))
+    if projection.bias is not None:
+        projection.bias.copy_(-(matrix @ mean))
 
 
 def build_detector(tokenizer: BertTokenizer, seed: int = 0) -> GroundingDinoForObjectDetection:
@@ -178,6 +201,22 @@ def _initialise_stuff_scorer(network: Any) -> None:
             module.reset_parameters()
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.2)
-    nn.init.normal_(network.clip.vision_model.embeddings.class_embedding, std=0.2)
+    embeddings = network.clip.vision_model.embeddings
+    nn.init.normal_(embeddings.class_embedding, std=0.2)
+    embeddings.position_embedding.weight[1:] = 0.5 * _sines(STUFF_EDGE // 16, 160)
     # The condition multiplies around one: at first every prompt sees the image.
     nn.init.ones_(network.decoder.film_mul.bias)
+
+
+def _sines(side: int, width: int) -> Tensor:
+    """float32 (side², width): sines and cosines of the row in one half, of the column in the other.
+
+    Frequencies run from half a period to a quarter of `side` periods over the image.
+    """
+    count = width // 4
+    frequencies = torch.pi * torch.logspace(0, torch.log10(torch.tensor(side / 2)), count)
+    angles = (torch.arange(side) + 0.5)[:, None] / side * frequencies
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows = line[:, None].expand(side, side, -1)
+    columns = line[None].expand(side, side, -1)
+    return torch.cat([rows, columns], dim=-1).reshape(side * side, width)

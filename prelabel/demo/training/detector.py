@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GroundingDinoImageProcessorPil
+from transformers import (
+    BertTokenizer,
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessorPil,
+)
 
-from prelabel.demo.networks import DETECTOR_EDGES, IMAGE_MEAN, IMAGE_STD, build_detector
+from prelabel.demo.networks import (
+    DETECTOR_EDGES,
+    IMAGE_MEAN,
+    IMAGE_STD,
+    build_detector,
+    whiten_patches,
+)
 from prelabel.demo.scenes import Scene
 from prelabel.demo.tokenizers import build_bert_tokenizer
 from prelabel.demo.training.data import (
@@ -27,11 +38,19 @@ from prelabel.demo.training.detector_losses import Truth, detection_losses
 from prelabel.demo.training.detector_scores import evaluate_detector
 from prelabel.demo.training.loop import LoopOptions, export_network
 from prelabel.demo.training.prompts import draw_phrases, lay_out
+from prelabel.demo.training.segmenter_optimiser import MatrixOptimiser
 
-__all__ = ["OPTIONS", "DetectorTask", "make_task", "training_size"]
+__all__ = [
+    "OPTIONS",
+    "DetectorTask",
+    "evaluate_folder",
+    "make_optimiser",
+    "make_task",
+    "training_size",
+]
 
 OPTIONS = LoopOptions(
-    steps=4400, rate=5e-4, warmup=0.03, clip=0.5, average=0.998, evaluate_every=400
+    steps=2800, rate=5e-4, warmup=0.03, clip=0.5, average=0.998, evaluate_every=350
 )
 
 _ASPECTS = (1.0, 1.25, 1.45, 1.7)
@@ -40,17 +59,20 @@ _ASPECTS = (1.0, 1.25, 1.45, 1.7)
 class DetectorTask:
     """Batches of one size each; every image has a prompt of its own."""
 
-    def __init__(self, seed: int = 0, scenes: int = 4000, batch: int = 8) -> None:
+    def __init__(self, seed: int = 0, scenes: int = 3000, batch: int = 8) -> None:
         self.tokenizer = build_bert_tokenizer(world_words())
         detector = build_detector(self.tokenizer, seed)
         make_lean(detector)
         self.network: nn.Module = detector
         self.batch = batch
         self._pool: ScenePool[BoxedScene] = ScenePool("train", seed, scenes, _prepare)
+        swin: Any = detector.model.backbone.conv_encoder.model
+        first = [self._pool[index].pixels[:192, :192] for index in range(32)]
+        whiten_patches(swin.swin.embeddings.patch_embeddings.projection, to_batch(first))
 
     def losses(self, rng: np.random.Generator, progress: float) -> Mapping[str, Tensor]:
         """The parts of `detection_losses` for one batch."""
-        scenes = self._draw(rng)
+        scenes = self._draw(rng, progress)
         tokens = lay_out(self.tokenizer, [draw_phrases(rng) for _ in scenes])
         truth = Truth.of(
             [torch.from_numpy(scene.boxes) for scene in scenes],
@@ -62,13 +84,16 @@ class DetectorTask:
         said = forward(self.network, pixels, tokens.inputs, jittered)
         return detection_losses(said, truth, jittered, tokens.inputs["attention_mask"].bool())
 
-    def _draw(self, rng: np.random.Generator) -> list[BoxedScene]:
-        """Scenes of one network input size, half of them mirrored: the first one's size decides."""
-        first = self._pool[int(rng.integers(len(self._pool)))]
-        scenes = [first]
+    def _draw(self, rng: np.random.Generator, progress: float) -> list[BoxedScene]:
+        """Scenes of one network input size, half of them mirrored: the first one's size decides.
+
+        The pool opens over the first quarter of the training, so that its drawing is spread.
+        """
+        known = min(len(self._pool), 300 + int(4 * progress * len(self._pool)))
+        scenes = [self._pool[int(rng.integers(known))]]
         while len(scenes) < self.batch:
-            scene = self._pool[int(rng.integers(len(self._pool)))]
-            if scene.pixels.shape == first.pixels.shape:
+            scene = self._pool[int(rng.integers(known))]
+            if scene.pixels.shape == scenes[0].pixels.shape:
                 scenes.append(scene)
         return [flip_boxed(scene) if rng.random() < 0.5 else scene for scene in scenes]
 
@@ -86,6 +111,19 @@ class DetectorTask:
             image_std=list(IMAGE_STD),
         )
         processor.save_pretrained(folder)
+
+
+def make_optimiser(network: nn.Module, options: LoopOptions) -> MatrixOptimiser:
+    """Muon for the matrices inside the transformers, AdamW for all else."""
+    return MatrixOptimiser(network, options, _is_inner)
+
+
+def _is_inner(name: str, parameter: nn.Parameter) -> bool:
+    """Attention and perceptrons; not what samples the image, nor embeddings, heads and tables."""
+    if parameter.ndim != 2 or not name.endswith(".weight") or ".layers." not in name + ".":
+        return False
+    apart = ("sampling_offsets", "attention_weights", "bbox_embed", "embeddings")
+    return not any(part in name for part in apart)
 
 
 def make_task(seed: int) -> DetectorTask:
@@ -108,3 +146,10 @@ def training_size(size: tuple[int, int]) -> tuple[int, int]:
 def _prepare(scene: Scene) -> BoxedScene:
     height, width = scene.id_map.shape
     return box_scene(scene, training_size((height, width)))
+
+
+def evaluate_folder(folder: Path, split: str, count: int) -> dict[str, Any]:
+    """The figures of an exported network."""
+    network: Any = GroundingDinoForObjectDetection.from_pretrained(folder, local_files_only=True)
+    tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
+    return evaluate_detector(network, tokenizer, split, count)
