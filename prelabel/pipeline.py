@@ -135,7 +135,12 @@ class _Clock:
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
+        try:
+            yield
+        except BaseException as error:
+            # Read by the job, which tells the stage of each failure.
+            error.add_note(f"stage: {stage}")
+            raise
         self.seconds[stage] = time.perf_counter() - start
 
 

@@ -167,3 +167,15 @@ def test_overlays_show_what_they_are_given(pipeline: Pipeline) -> None:
     one = draw_overlay(_paint(["s"]), pipeline.run([_paint(["s"])])[0].label, pipeline.ontology)
     assert one.height > 1
     assert most_doubtful(empty.label) is None
+
+
+def test_an_error_says_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline.from_config(_config(), device="cpu")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(pipeline.stuff_scorer, "score", fail)
+    with pytest.raises(RuntimeError) as caught:
+        pipeline.run([_paint(SCENE)])
+    assert caught.value.__notes__ == ["stage: score"]
