@@ -13,7 +13,8 @@ import torch
 from prelabel.data import Category, Frame, ImageRecord, Mask, Ontology
 from prelabel.errors import ConfigError, ModelError
 from prelabel.models.clipseg import ClipSeg, ClipSegOptions
-from prelabel.models.grounding_dino import GroundingDino, GroundingDinoOptions, chunk_prompts
+from prelabel.models.grounding_dino import GroundingDino, GroundingDinoOptions
+from prelabel.models.prompt_lists import chunk_prompts
 from prelabel.models.registry import ROLES, create_detector, kinds, option_types
 from prelabel.models.roles import Embedding, MaskLogits, Prompts
 from prelabel.models.sam import Sam, SamOptions

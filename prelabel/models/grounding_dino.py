@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,15 +19,14 @@ from pydantic import Field
 from prelabel.boxes import box_iou, clip_boxes, from_cxcywh_norm
 from prelabel.data import Category, Detections, Frame, Ontology
 from prelabel.errors import ModelError
+from prelabel.models.prompt_lists import TextChunk, chunk_prompts, score_categories
 from prelabel.models.roles import Detected, DetectorEvidence
 from prelabel.models.weights import NetworkOptions, find_weights, load_network, quiet_transformers
 from prelabel.options import Fraction
 
-__all__ = ["GroundingDino", "GroundingDinoOptions", "Span", "TextChunk", "chunk_prompts"]
+__all__ = ["GroundingDino", "GroundingDinoOptions"]
 
 _LOGGER = logging.getLogger(__name__)
-_CLS, _SEP, _DOT = 101, 102, 1012
-"""Token ids that Grounding DINO hard-codes: start, end, and the separator of prompts."""
 
 
 class GroundingDinoOptions(NetworkOptions):
@@ -43,53 +41,6 @@ class GroundingDinoOptions(NetworkOptions):
     """The same for boxes of two categories: one object seen under two names."""
     max_detections: Annotated[int, Field(ge=1, le=900)] = 100
     """At most so many boxes per image, the best."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where one prompt stands among the tokens: `start` to `stop`, half-open."""
-
-    category_index: int
-    prompt_id: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class TextChunk:
-    """One prompt list that fits the network: `[CLS] prompt . prompt . [SEP]`."""
-
-    input_ids: tuple[int, ...]
-    spans: tuple[Span, ...]
-
-
-def chunk_prompts(
-    tokens: Sequence[Sequence[Sequence[int]]], max_tokens: int
-) -> tuple[TextChunk, ...]:
-    """Lay out all prompts of all categories, in as few chunks as hold them.
-
-    Args:
-        tokens: for each category, for each of its prompts, its token ids without special ones.
-        max_tokens: the most tokens a chunk may have, special ones included.
-
-    Raises:
-        ModelError: a single prompt is longer than a chunk.
-    """
-    chunks: list[TextChunk] = []
-    ids, spans = [_CLS], list[Span]()
-    for category_index, prompts in enumerate(tokens):
-        for prompt_id, prompt in enumerate(prompts):
-            if len(prompt) + 3 > max_tokens:
-                raise ModelError(
-                    f"a prompt of {len(prompt)} tokens exceeds {max_tokens}; shorten it"
-                )
-            if len(ids) + len(prompt) + 2 > max_tokens:
-                chunks.append(TextChunk((*ids, _SEP), tuple(spans)))
-                ids, spans = [_CLS], []
-            spans.append(Span(category_index, prompt_id, len(ids), len(ids) + len(prompt)))
-            ids += [*prompt, _DOT]
-    chunks.append(TextChunk((*ids, _SEP), tuple(spans)))
-    return tuple(chunks)
 
 
 class GroundingDino:
@@ -180,7 +131,7 @@ class GroundingDino:
                         output_attentions=capture,
                     )
                 probs = output.logits[0].sigmoid().float().cpu().numpy()
-                chunk_scores, chunk_prompts_ = _score_categories(probs, chunk.spans, len(things))
+                chunk_scores, chunk_prompts_ = score_categories(probs, chunk.spans, len(things))
                 boxes.append(output.pred_boxes[0].float().cpu().numpy())
                 scores.append(chunk_scores)
                 prompts.append(chunk_prompts_)
@@ -198,29 +149,6 @@ class GroundingDino:
             return Detected(chosen, None)
         words = [self._words(chunk) for chunk in chunks]
         return Detected(chosen, _gather_evidence(evidence, words, chosen.query_ids, frame.size))
-
-
-def _score_categories(
-    probs: NDArray[np.float32], spans: Sequence[Span], count: int
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Each query's score per category: the mean over a prompt's tokens, the best of its prompts.
-
-    Args:
-        probs: float32 (Q, T), sigmoid of the token logits.
-        spans: the prompts' places among the tokens.
-        count: number of categories; those without a span here score 0.
-
-    Returns:
-        float32 (Q, count) scores and int32 (Q, count) the prompt that gave each.
-    """
-    scores = np.zeros((len(probs), count), dtype=np.float32)
-    prompts = np.zeros((len(probs), count), dtype=np.int32)
-    for span in spans:
-        score = probs[:, span.start : span.stop].mean(axis=1)
-        better = score > scores[:, span.category_index]
-        scores[better, span.category_index] = score[better]
-        prompts[better, span.category_index] = span.prompt_id
-    return scores, prompts
 
 
 def _choose(
