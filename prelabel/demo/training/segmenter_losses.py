@@ -15,6 +15,10 @@ from prelabel.demo.training.segmenter_forward import map_to_cells
 __all__ = ["Cells", "DenseHead", "MaskTargets", "mask_errors", "mask_ious", "prompt_losses"]
 
 
+_HONESTY = 3.0
+"""Weight of the error of the predicted IoU, small beside those of the masks."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
     """The truth of a batch of images, in cell order (see segmenter_forward).
@@ -117,7 +121,7 @@ def prompt_losses(logits: Tensor, ious: Tensor, targets: MaskTargets) -> dict[st
     return {
         "single": errors[..., 0].mean(),
         "multi": candidates.min(-1).values.mean() + 0.1 * candidates.mean(),
-        "iou": honest,
+        "iou": _HONESTY * honest,
     }
 
 
