@@ -60,13 +60,13 @@ __all__ = [
     "train",
 ]
 
-STEPS = 2600
-DENSE = 0.28
+STEPS = 3100
+DENSE = 0.24
 """Part of the training in which the encoder learns alone."""
 _IMAGES = 4
 _PROMPTS = {"box": 6, "point": 5, "mask": 2}
 """Prompts per image and step, by group."""
-_SHARES = {"box": 1.0, "point": 0.8, "mask": 0.4}
+_SHARES = {"box": 1.0, "point": 1.0, "mask": 0.4}
 """Weights of the groups' losses."""
 _SEEDS = 16
 _KEPT = 3000
@@ -95,7 +95,7 @@ class _Group:
 class SegmenterTask:
     """What `loop.train` asks of a task."""
 
-    def __init__(self, seed: int = 0, validation: int = 40) -> None:
+    def __init__(self, seed: int = 0, validation: int = 24) -> None:
         self.network: nn.Module = SegmenterNetwork(seed)
         self._pool = ScenePool("train", seed)
         self._validation = validation
@@ -116,7 +116,7 @@ class SegmenterTask:
             dense["corner"] = 2 * self._head.corner_loss(embedding, batch.cells, self._sam)
             if progress < DENSE:
                 return {**dense, "instance": self._instances(embedding, batch, rng)}
-            share = 0.3 * max(0.0, 1 - 1.5 * (progress - DENSE) / (1 - DENSE))
+            share = 0.5 * max(0.0, 1 - 1.3 * (progress - DENSE) / (1 - DENSE))
             losses = {name: share * value for name, value in dense.items()}
             return {**losses, **self._prompted(embedding, batch, rng)}
 
@@ -249,7 +249,7 @@ def make_optimiser(network: nn.Module, options: loop.LoopOptions) -> MatrixOptim
     return MatrixOptimiser(network, options)
 
 
-OPTIONS = loop.LoopOptions(steps=STEPS, rate=1e-3, warmup=0.03, decay=0.02, evaluate_every=450)
+OPTIONS = loop.LoopOptions(steps=STEPS, rate=1e-3, warmup=0.03, decay=0.02, evaluate_every=400)
 
 
 def train(steps: int | None, resume: bool, folder: Path, seed: int = 0) -> nn.Module:

@@ -6,7 +6,7 @@ size gets about as far in half the steps, and steps are what a training on one c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,10 +23,17 @@ _FASTER = 2.0
 class MatrixOptimiser:
     """What `loop.train` asks of an optimiser; the learning rates stand in `param_groups`."""
 
-    def __init__(self, network: nn.Module, options: LoopOptions) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        options: LoopOptions,
+        is_inner: Callable[[str, nn.Parameter], bool] | None = None,
+    ) -> None:
+        """`is_inner` tells Muon's matrices by name; by default those of the segmenter."""
+        chosen = is_inner or _is_inner
         named = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-        inner = [p for n, p in named if _is_inner(n, p)]
-        rest = [p for n, p in named if not _is_inner(n, p)]
+        inner = [p for n, p in named if chosen(n, p)]
+        rest = [p for n, p in named if not chosen(n, p)]
         self._muon = torch.optim.Muon(
             inner,
             lr=options.rate,
@@ -50,7 +57,8 @@ class MatrixOptimiser:
         group = self._muon.param_groups[0]
         rate = group["lr"]
         group["lr"] = rate * _FASTER
-        self._muon.step()
+        muon: Any = self._muon
+        muon.step()
         group["lr"] = rate
         self._adam.step()
 
