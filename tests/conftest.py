@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# As the command line does: threads that spin while they wait are slow on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A busy machine is no reason to fail: time is measured by benchmarks, not by tests.
 settings.register_profile("patient", deadline=None)

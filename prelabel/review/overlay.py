@@ -54,7 +54,7 @@ def draw_overlay(
     image = Image.fromarray(frame.pixels).resize(size[::-1], Image.Resampling.LANCZOS)
     ids = _nearest(label.id_map, size)
     panels = [
-        (image, f"{label.image_id}  {frame.size[1]} × {frame.size[0]}"),
+        (image, f"{label.image_id}  {frame.size[1]} x {frame.size[0]}"),
         (
             _draw_label(image, ids, label, ontology),
             f"{len(label.segments)} segments, score {label.score:.2f}",
