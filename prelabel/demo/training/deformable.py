@@ -23,7 +23,11 @@ __all__ = ["deformable_attention", "is_available"]
 
 _LOG = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("deformable.c")
-_FLAGS = ("-O3", "-march=native", "-ffast-math", "-shared", "-fPIC")
+# Not -ffast-math as a whole: linked with it, a library makes the whole process flush subnormals.
+_FLAGS = (
+    *("-O3", "-march=native", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
+)
 
 
 def is_available(width: int) -> bool:
