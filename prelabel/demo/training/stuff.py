@@ -104,7 +104,8 @@ class StuffTask:
         ids = torch.tensor([category.category_id for category in ONTOLOGY])
         shares = (blocks[..., None, :] == ids[:, None]).float().mean(-1).flatten(1, 2)
         logits = logits.float() / named.shape[1] ** 0.5
-        return -(shares * logits.log_softmax(-1)).sum(-1).mean()
+        loss: Tensor = -(shares * logits.log_softmax(-1)).sum(-1).mean()
+        return loss
 
     def evaluate(self, network: nn.Module) -> Mapping[str, float]:
         figures = evaluate_stuff(network, self.tokenizer, "val", count=30)
