@@ -143,17 +143,19 @@ def _initialise_detector(network: Any) -> None:
 
 
 def _set_prior(network: Any) -> None:
-    """Let every class logit start near `_PRIOR_LOGIT`, as focal loss wants it.
+    """Let every class logit start near `_PRIOR_LOGIT`, as focal loss wants it, and be small.
 
     The logit is the product of two normalised vectors, without a bias of its own. Constants in the
     two norms' biases make one: what varies has mean zero, so the constants meet only each other.
+    The text's norm is the one to shrink: the box heads read the other, and read it normalised for
+    what they say but not for where the next layer looks, so its weight must stay one.
     """
     width = network.config.d_model
     text_norm = network.model.encoder.layers[-1].text_enhancer_layer.layer_norm_after
-    text_norm.bias.fill_(0.5)
+    text_norm.weight.fill_(0.2)
+    text_norm.bias.fill_(0.2)
     for norm in (network.model.enc_output_norm, network.model.decoder.layer_norm):
-        norm.weight.fill_(0.2)
-        norm.bias.fill_(_PRIOR_LOGIT / (0.5 * width))
+        norm.bias.fill_(_PRIOR_LOGIT / (0.2 * width))
 
 
 def build_stuff_scorer(tokenizer: CLIPTokenizer, seed: int = 0) -> CLIPSegForImageSegmentation:

@@ -18,8 +18,11 @@ from prelabel.demo.training.prompts import TokenBatch
 
 __all__ = ["Truth", "assign_positions", "detection_losses", "generalised_iou", "match"]
 
-_LEVEL_EDGES = (0.075, 0.15, 0.32)
-"""Square root of a box's share of the image at which the next coarser level takes over."""
+_LEVEL_EDGES = (0.12, 0.32, 0.6)
+"""Square root of a box's share of the image at which the next coarser level takes over.
+
+Finer than where proposals of that size start: on coarse levels a thing has a single position.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
