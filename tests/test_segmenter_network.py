@@ -131,3 +131,13 @@ def test_the_export_loads_and_keeps_the_masks(
     assert batch["pixel_values"].shape == (1, 3, 256, 256)
     assert tuple(batch["reshaped_input_sizes"][0].tolist()) == input_size(200, 301)
     assert not recwarn.list
+
+
+def test_padding_counts_only_on_request(network: SamModel) -> None:
+    labels = torch.tensor([[[1, -10]]])
+    points, boxes = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4)
+    arguments = network, points, labels, boxes, torch.tensor([[False]])
+    assert embed_prompts(*arguments)[1].tolist() == [[[True, False, False, False]]]
+    tokens, present = embed_prompts(*arguments, padded=True)
+    assert present.tolist() == [[[True, True, False, False]]]
+    assert tokens[0, 0, 1].abs().sum() == 0

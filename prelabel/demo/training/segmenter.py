@@ -68,8 +68,12 @@ _PROMPTS = {"box": 6, "point": 5, "mask": 2}
 """Prompts per image and step, by group."""
 _SHARES = {"box": 1.0, "point": 1.0, "mask": 0.4}
 """Weights of the groups' losses."""
+_PADDED = 0.4
+"""How often shorter prompts are filled up as transformers does it, which is not without effect."""
 _SEEDS = 16
-_KEPT = 3000
+_ZOOMED = 0.4
+"""Part of the scenes that are shown enlarged."""
+_KEPT = 400
 """Scenes to choose from. One per step is new, so each is seen about four times."""
 
 
@@ -97,7 +101,7 @@ class SegmenterTask:
 
     def __init__(self, seed: int = 0, validation: int = 24) -> None:
         self.network: nn.Module = SegmenterNetwork(seed)
-        self._pool = ScenePool("train", seed)
+        self._pool = ScenePool("train", seed, zoomed=_ZOOMED)
         self._validation = validation
         self._dtype = torch.bfloat16 if _has_bfloat16() else torch.float32
 
@@ -153,11 +157,13 @@ class SegmenterTask:
         for kind, part in (("box", slice(0, boxes)), ("point", slice(boxes, None))):
             asked = [row[part] for row in chosen]
             prompts = draw_prompts(batch, asked, kind, rng)
-            logits, found = self._ask(embedding, batch, asked, prompts)
+            padded = kind == "point" and rng.random() < _PADDED
+            logits, found = self._ask(embedding, batch, asked, prompts, padded=padded)
             losses.update({f"{kind}-{k}": _SHARES[kind] * value for k, value in found.items()})
             groups.append(_Group(asked, prompts, logits))
         again, masks = _second_prompts(groups, batch, rng)
-        _, found = self._ask(embedding, batch, again.asked, again.prompts, masks)
+        padded = rng.random() < _PADDED
+        _, found = self._ask(embedding, batch, again.asked, again.prompts, masks, padded=padded)
         losses.update({f"mask-{k}": _SHARES["mask"] * value for k, value in found.items()})
         return losses
 
@@ -168,8 +174,10 @@ class SegmenterTask:
         asked: list[list[Target]],
         prompts: list[list[Prompt]],
         masks: Tensor | None = None,
+        *,
+        padded: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        tokens, present = embed_prompts(self._sam, *prompt_tensors(prompts))
+        tokens, present = embed_prompts(self._sam, *prompt_tensors(prompts), padded=padded)
         logits, ious = decode(self._sam, embedding, tokens, present, masks)
         return logits.detach(), prompt_losses(logits, ious, mask_targets(batch, asked))
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from prelabel.demo.segmenter_network import GRID, MASK_SIZE, PATCH
+from prelabel.demo.training.segmenter_prompts import NOTHING
 
 __all__ = ["cells_to_map", "decode", "embed_prompts", "encode", "map_to_cells", "upscale"]
 
@@ -144,7 +145,13 @@ def _neck(neck: Any, hidden: Tensor) -> Tensor:
 
 
 def embed_prompts(
-    network: SamModel, points: Tensor, labels: Tensor, boxes: Tensor, boxed: Tensor
+    network: SamModel,
+    points: Tensor,
+    labels: Tensor,
+    boxes: Tensor,
+    boxed: Tensor,
+    *,
+    padded: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Tokens of prompts that may differ in kind.
 
@@ -154,6 +161,8 @@ def embed_prompts(
             without a box, -10 nothing.
         boxes: float32 (B, P, 4) xyxy, pixels of the network's input.
         boxed: bool (B, P): whether the box counts.
+        padded: treat padding as transformers does, which attends to it as to a token of zeros;
+            else it is as if it were not there.
 
     Returns:
         float32 (B, P, N + 2, C) and bool (B, P, N + 2): tokens, and which of them exist.
@@ -161,7 +170,8 @@ def embed_prompts(
     encoder = network.prompt_encoder
     dots = encoder._embed_points(points, labels, pad=False)
     corners = encoder._embed_boxes(boxes)
-    present = torch.cat([labels != -10, boxed.unsqueeze(-1).expand(*boxed.shape, 2)], -1)
+    dotted = (labels != NOTHING) | padded
+    present = torch.cat([dotted, boxed.unsqueeze(-1).expand(*boxed.shape, 2)], -1)
     return torch.cat([dots, corners], 2), present
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "input_size",
     "pixel_values",
     "prepare",
+    "zoom",
 ]
 
 MEAN = (0.485, 0.456, 0.406)
@@ -116,18 +117,37 @@ def _number_parts(mask: NDArray[np.bool_], parts: NDArray[np.uint8]) -> list[Tar
     return found
 
 
-class ScenePool:
-    """Scenes of one split, drawn when first asked for; the last `capacity` are kept."""
+def zoom(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A part of the scene, 0.4 to 0.9 of its height and width: large things are rare otherwise."""
+    height, width = scene.id_map.shape
+    share = float(rng.uniform(0.4, 0.9))
+    rows, columns = max(64, int(height * share)), max(64, int(width * share))
+    top = int(rng.integers(0, max(1, height - rows + 1)))
+    left = int(rng.integers(0, max(1, width - columns + 1)))
+    part = slice(top, top + rows), slice(left, left + columns)
+    return Scene(np.ascontiguousarray(scene.pixels[part]), scene.id_map[part], scene.category_ids)
 
-    def __init__(self, split: str, seed: int, capacity: int = 4096) -> None:
+
+class ScenePool:
+    """Scenes of one split, drawn when first asked for; the last `capacity` are kept.
+
+    `zoomed` of them are parts of scenes (see `zoom`), always the same ones.
+    """
+
+    def __init__(self, split: str, seed: int, capacity: int = 4096, zoomed: float = 0.0) -> None:
         self._key = split, seed
         self._capacity = capacity
+        self._zoomed = zoomed
         self._kept: OrderedDict[int, Sample] = OrderedDict()
 
     def __getitem__(self, index: int) -> Sample:
         if index not in self._kept:
             split, seed = self._key
-            self._kept[index] = prepare(draw_scene(split, seed, index))
+            scene = draw_scene(split, seed, index)
+            rng = np.random.default_rng((seed, index))
+            if rng.random() < self._zoomed:
+                scene = zoom(scene, rng)
+            self._kept[index] = prepare(scene)
             if len(self._kept) > self._capacity:
                 self._kept.popitem(last=False)
         return self._kept[index]
