@@ -56,10 +56,12 @@ class MergeOptions(Section):
     """…if its area is at most this share of the larger one's."""
     min_visible: Fraction = 0.25
     """Least share of a candidate that must stay visible."""
-    min_area: Fraction = 0.0002
+    min_area: Fraction = 0.001
     """Least visible area of a segment, as a share of the image."""
     fill_void: bool = True
     """Whether pixels that nobody claims go to the most likely stuff category present."""
+    fill_threshold: Fraction = 0.25
+    """Least probability of the rough map for that; where it is less, void stays void."""
 
 
 class ExplainOptions(Section):

@@ -175,6 +175,15 @@ def test_void_goes_to_the_likeliest_stuff_present() -> None:
     assert label.id_map.tolist() == [[1, 1, 1, 2, 2, 2]]
 
 
+def test_void_stays_where_no_stuff_is_likely() -> None:
+    stuff = _stuff((SKY, 0.9, _map("#...")))
+    probs = np.array([[[0.9, 0.3, 0.2, 0.25]]], dtype=np.float32)
+    scores = StuffScores(np.array([SKY], np.int32), np.zeros(1, np.int32), probs)
+    options = MergeOptions(min_area=0, fill_threshold=0.25)
+    label, _ = _merge((1, 4), stuff=stuff, scores=scores, options=options)
+    assert label.id_map.tolist() == [[1, 1, 0, 1]]
+
+
 def test_doubtful_and_empty_candidates_are_out() -> None:
     things = _things((CAR, 0.001, _map("##....")), (DOG, 0.9, _map("......")))
     label, trace = _merge((1, 6), things, options=MergeOptions(min_score=0.1))

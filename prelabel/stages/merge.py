@@ -97,7 +97,7 @@ def merge(
     standing = _screen(proposals, options)
     owners = _settle(standing, size, options)
     if options.fill_void:
-        _fill_void(owners, standing, scores)
+        _fill_void(owners, standing, scores, options.fill_threshold)
     label = _label(image_id, owners, standing)
     losses = _losses(owners, standing)
     return label, Trace(image_id, tuple(proposal.candidate for proposal in proposals), losses)
@@ -228,9 +228,12 @@ def _in_front(proposal: _Proposal, better: _Proposal, options: MergeOptions) -> 
 
 
 def _fill_void(
-    owners: NDArray[np.int32], standing: Sequence[_Proposal], scores: StuffScores
+    owners: NDArray[np.int32], standing: Sequence[_Proposal], scores: StuffScores, least: float
 ) -> None:
-    """Give void to the likeliest stuff category that is in the picture anyway."""
+    """Give void to the likeliest stuff category that is in the picture anyway, where it is likely.
+
+    What is unlikely to be any of them is probably a thing that nobody found.
+    """
     regions = [
         (index, proposal)
         for index, proposal in enumerate(standing)
@@ -241,8 +244,8 @@ def _fill_void(
     present = {proposal.candidate.category_id: index for index, proposal in reversed(regions)}
     rows = [int(np.flatnonzero(scores.category_ids == key)[0]) for key in present]
     probs = resize_probs(scores.probs[rows], (owners.shape[0], owners.shape[1]))
-    void = owners == 0
-    owners[void] = np.array(list(present.values()), dtype=np.int32)[probs.argmax(axis=0)[void]] + 1
+    fill = (owners == 0) & (probs.max(axis=0) >= least)
+    owners[fill] = np.array(list(present.values()), dtype=np.int32)[probs.argmax(axis=0)[fill]] + 1
 
 
 # --- result -----------------------------------------------------------------------------------
