@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import SamModel
 
-from prelabel.demo.scenes import Scene, draw_scene
+from prelabel.demo.scenes import ONTOLOGY, Scene, draw_scene
 from prelabel.demo.segmenter_network import IMAGE_SIZE
 from prelabel.demo.training.segmenter_prompts import (
     INSIDE,
@@ -37,6 +37,10 @@ class _Case:
     scene: Scene
     sample: Sample
     embedding: Tensor
+
+    def named(self, target: Target) -> str:
+        """The name of the target's category."""
+        return ONTOLOGY.by_id[self.scene.category_ids[target.value - 1]].name
 
 
 @torch.no_grad()
@@ -91,6 +95,7 @@ def _boxes(
         ):
             iou = _iou(mask, case.scene.id_map == target.value)
             found[f"{name}/{_kind(target, box)}"].append(iou)
+            found[f"{name}/{case.named(target)}"].append(iou)
             if target.isthing:
                 found[f"{name}/iou-error"].append(abs(iou - said))
                 for least in (32, 96):
@@ -121,7 +126,9 @@ def _points(
         for inside, outside in ((1, 0), (8, 4)):
             points, labels = _point_prompt(mask, case.sample, inside, outside, rng)
             name = f"points-{inside}-{outside}/{kind}"
-            _ask(network, case, found, (name, points, labels, None), truth)
+            iou = _ask(network, case, found, (name, points, labels, None), truth)
+            if inside > 1 and not target.isthing:
+                found[f"points-{inside}-{outside}/{case.named(target)}"].append(iou)
             if inside > 1:
                 rough = torch.from_numpy(draw_rough_logits(mask[1::2, 1::2], rng))
                 prompt = (f"rough+{name}", points, labels, rough[None, None])
@@ -134,7 +141,7 @@ def _ask(
     found: dict[str, list[float]],
     prompt: tuple[str, Tensor, Tensor, Tensor | None],
     truth: NDArray[np.bool_],
-) -> None:
+) -> float:
     """Take the candidate with the highest predicted IoU, and note the best there was."""
     name, points, labels, rough = prompt
     out = network(
@@ -150,6 +157,7 @@ def _ask(
     found[name].append(ious[chosen])
     found[f"{name}/best"].append(max(ious))
     found[f"{name}/iou-error"].append(abs(ious[chosen] - float(out.iou_scores[0, 0, chosen])))
+    return ious[chosen]
 
 
 def _point_prompt(
