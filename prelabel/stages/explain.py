@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from prelabel.data import (
     Explanation,
@@ -152,13 +153,16 @@ def _words(evidence: DetectorEvidence, index: int) -> dict[str, float]:
 def _splat(
     evidence: DetectorEvidence, index: int, size: tuple[int, int], grid: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """The detector's samples as a map: float32 (h, w) in [0, 1], each weighing on its cell."""
+    """The detector's samples as a map: float32 (h, w) in [0, 1], each weighing on its cell.
+
+    Smoothed by a 64th of the longer side: a sample reads features, which are wider than a point.
+    """
     cells = np.zeros(grid, dtype=np.float32)
     columns = np.floor(evidence.points[index, :, 0] / size[1] * grid[1]).astype(np.intp)
     rows = np.floor(evidence.points[index, :, 1] / size[0] * grid[0]).astype(np.intp)
     inside = (rows >= 0) & (rows < grid[0]) & (columns >= 0) & (columns < grid[1])
     np.add.at(cells, (rows[inside], columns[inside]), evidence.point_weights[index][inside])
-    return _peak(cells)
+    return _peak(ndimage.gaussian_filter(cells, max(grid) / 64))
 
 
 def _grid(size: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -54,6 +54,7 @@ __all__ = [
     "OPTIONS",
     "SegmenterNetwork",
     "SegmenterTask",
+    "evaluate_folder",
     "export",
     "make_optimiser",
     "make_task",
@@ -269,3 +270,9 @@ def train(steps: int | None, resume: bool, folder: Path, seed: int = 0) -> nn.Mo
     options = replace(OPTIONS, steps=steps or STEPS, seed=seed)
     task = make_task(seed)
     return loop.train(task, options, folder, resume=resume, optimiser=make_optimiser)
+
+
+def evaluate_folder(folder: Path, split: str, count: int) -> Mapping[str, float]:
+    """The figures of an exported network."""
+    network: SamModel = SamModel.from_pretrained(folder, local_files_only=True)
+    return evaluate(network, split, count)
