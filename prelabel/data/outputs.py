@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.data.masks import Mask
-from prelabel.data.stored import Stored, check_array, check_unit
+from prelabel.data.stored import Stored, check_array, check_unit, plain_parts
 from prelabel.errors import LabelError
 
 __all__ = ["Detections", "Instances", "StuffRegions", "StuffScores"]
@@ -106,9 +106,7 @@ class Instances(Stored):
     @classmethod
     def _parts(cls, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, object]:
         nested = {name: array for name, array in arrays.items() if name.startswith("detections.")}
-        parts = Stored._parts.__func__(  # type: ignore[attr-defined]
-            cls, {name: array for name, array in arrays.items() if name not in nested}
-        )
+        parts = plain_parts({name: arrays[name] for name in arrays if name not in nested})
         fields = {name.removeprefix("detections."): array for name, array in nested.items()}
         return {**parts, "detections": Detections(**fields)}  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from prelabel.archive import read_archive, write_archive
 from prelabel.data.masks import pack_masks, unpack_masks
 from prelabel.errors import LabelError
 
-__all__ = ["Stored", "check_array", "check_unit"]
+__all__ = ["Stored", "check_array", "check_unit", "plain_parts"]
 
 
 class Stored:
@@ -50,11 +50,17 @@ class Stored:
 
     @classmethod
     def _parts(cls, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, object]:
-        parts: dict[str, object] = dict(arrays)
-        if "mask_boxes" in parts:
-            del parts["mask_boxes"], parts["mask_bits"]
-            parts["masks"] = unpack_masks(arrays)
-        return parts
+        """The constructor's arguments from what was stored."""
+        return plain_parts(arrays)
+
+
+def plain_parts(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, object]:
+    """Arrays as they are, packed masks unpacked."""
+    parts: dict[str, object] = dict(arrays)
+    if "mask_boxes" in parts:
+        del parts["mask_boxes"], parts["mask_bits"]
+        parts["masks"] = unpack_masks(arrays)
+    return parts
 
 
 def check_array(name: str, array: NDArray[np.generic], dtype: type, *shape: int | None) -> None:
