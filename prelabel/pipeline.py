@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prelabel.config import Config, load_config
 from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, Trace
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, ImageError
 from prelabel.images import decode
 from prelabel.models.registry import create_detector, create_segmenter, create_stuff_scorer
 from prelabel.stages.explain import Findings, explain
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["STAGES", "Labelled", "Pipeline"]
+
+_MAX_ASPECT = 50
 
 STAGES = ("detect", "segment", "score", "refine", "merge", "explain")
 """The stages, in the order in which they run."""
@@ -103,6 +105,7 @@ class Pipeline:
         config, ontology, image_id = self.config, self.ontology, frame.record.image_id
         clock = _Clock()
         with clock("detect"):
+            _refuse_thin(frame)
             detections, evidence = self.detector.detect([frame], ontology, capture=capture)[0]
         with clock("segment"):
             embedding = self.segmenter.embed([frame], capture=capture)[0]
@@ -142,6 +145,17 @@ class _Clock:
             error.add_note(f"stage: {stage}")
             raise
         self.seconds[stage] = time.perf_counter() - start
+
+
+def _refuse_thin(frame: Frame) -> None:
+    """Refuse what the networks' resizing would leave without height or width."""
+    if max(frame.size) > _MAX_ASPECT * min(frame.size):
+        height, width = frame.size
+        raise ImageError(
+            f"{frame.record.image_id} is {width} x {height} pixels; one side is more than "
+            f"{_MAX_ASPECT} times the other, which leaves nothing to label",
+            kind="too-thin",
+        )
 
 
 def _resolve_device(device: str) -> str:

@@ -179,3 +179,10 @@ def test_an_error_says_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError) as caught:
         pipeline.run([_paint(SCENE)])
     assert caught.value.__notes__ == ["stage: score"]
+
+
+def test_a_thread_of_an_image_is_refused_by_name(pipeline: Pipeline) -> None:
+    assert pipeline.run([_paint(["s" * 50])])[0].label.size == (1, 50)
+    with pytest.raises(ImageError, match="wire is 51 x 1 pixels") as caught:
+        pipeline.run([_paint(["s" * 51], "wire")])
+    assert caught.value.kind == "too-thin"
