@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 OPTIONS = LoopOptions(
-    steps=2800, rate=9e-4, warmup=0.03, clip=0.5, average=0.998, evaluate_every=350
+    steps=3200, rate=9e-4, warmup=0.03, clip=0.5, average=0.998, evaluate_every=350
 )
 
 _ASPECTS = (1.0, 1.25, 1.45, 1.7)

@@ -61,7 +61,7 @@ __all__ = [
     "train",
 ]
 
-STEPS = 3100
+STEPS = 3600
 DENSE = 0.24
 """Part of the training in which the encoder learns alone."""
 _IMAGES = 4

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 OPTIONS = LoopOptions(
-    steps=1500, rate=7e-4, warmup=0.05, clip=0.5, average=0.995, evaluate_every=200
+    steps=2500, rate=7e-4, warmup=0.05, clip=0.5, average=0.995, evaluate_every=200
 )
 
 _TEMPLATES = ("{}", "{}", "{}", "{}", "{}", "{}", "a {}", "the {}", "a photo of a {}")
