@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     InstanceOf,
     PlainSerializer,
     SerializeAsAny,
@@ -59,6 +60,10 @@ class Config(BaseModel):
     """The run's folder."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" is cuda where there is one."""
+    batch_size: Annotated[int, Field(ge=1, le=256)] = 1
+    """Images that go through the networks together, where their input sizes are equal."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of the networks; None: as many as torch chooses."""
     ontology: Annotated[
         InstanceOf[Ontology], PlainSerializer(ontology_document, return_type=dict[str, Any])
     ]

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config import Config, load_config
-from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, Trace
+from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, StuffScores, Trace
 from prelabel.errors import ConfigError, ImageError
 from prelabel.images import decode
 from prelabel.models.registry import create_detector, create_segmenter, create_stuff_scorer
+from prelabel.models.roles import Detected, Embedding
 from prelabel.stages.explain import Findings, explain
 from prelabel.stages.merge import merge
 from prelabel.stages.refine import refine_stuff
@@ -82,6 +84,8 @@ class Pipeline:
         """Load the weights, once. Raises ConfigError or ModelError."""
         if not self._loaded:
             device = _resolve_device(self.device)
+            if self.config.threads is not None:
+                _limit_threads(self.config.threads)
             for network in (self.detector, self.segmenter, self.stuff_scorer):
                 network.load(device)
             self._loaded = True
@@ -96,22 +100,32 @@ class Pipeline:
         return self.run([_frame(image)], explain=False)[0].label
 
     def run(self, frames: Sequence[Frame], *, explain: bool | None = None) -> list[Labelled]:
-        """Label each frame. `explain` overrides the config's `explain.enabled`."""
+        """Label some frames as one batch. `explain` overrides the config's `explain.enabled`.
+
+        Raises:
+            ImageError: one of them cannot be labelled; then none is.
+        """
         capture = self.config.explain.enabled if explain is None else explain
         self.load()
-        return [self._run_one(frame, capture) for frame in frames]
+        together = _Clock()
+        with together("detect"):
+            for frame in frames:
+                _refuse_thin(frame)
+            detected = self.detector.detect(frames, self.ontology, capture=capture)
+        with together("segment"):
+            embeddings = self.segmenter.embed(frames, capture=capture)
+        with together("score"):
+            scores = self.stuff_scorer.score(frames, self.ontology)
+        share = {name: value / len(frames) for name, value in together.seconds.items()}
+        parts = zip(frames, detected, embeddings, scores, strict=True)
+        return [self._finish(_Seen(*part), capture, _Clock(share)) for part in parts]
 
-    def _run_one(self, frame: Frame, capture: bool) -> Labelled:
+    def _finish(self, seen: _Seen, capture: bool, clock: _Clock) -> Labelled:
+        """From what the networks say about one frame to its label."""
+        frame, detected, embedding, scores = seen
         config, ontology, image_id = self.config, self.ontology, frame.record.image_id
-        clock = _Clock()
-        with clock("detect"):
-            _refuse_thin(frame)
-            detections, evidence = self.detector.detect([frame], ontology, capture=capture)[0]
         with clock("segment"):
-            embedding = self.segmenter.embed([frame], capture=capture)[0]
-            instances = segment_things(self.segmenter, embedding, detections)
-        with clock("score"):
-            scores = self.stuff_scorer.score([frame], ontology)[0]
+            instances = segment_things(self.segmenter, embedding, detected.detections)
         with clock("refine"):
             rng = generator_for(image_id)
             regions = refine_stuff(
@@ -121,7 +135,7 @@ class Pipeline:
             label, trace = merge(
                 image_id, frame.size, instances, regions, scores, ontology, config.merge
             )
-        findings = Findings(instances, scores, regions, embedding, evidence)
+        findings = Findings(instances, scores, regions, embedding, detected.evidence)
         reasons: tuple[Explanation, ...] = ()
         if capture:
             with clock("explain"):
@@ -129,11 +143,20 @@ class Pipeline:
         return Labelled(label, trace, reasons, findings, clock.seconds)
 
 
-class _Clock:
-    """Wall-clock seconds by stage."""
+class _Seen(NamedTuple):
+    """One frame and what each network says about it."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    frame: Frame
+    detected: Detected
+    embedding: Embedding
+    scores: StuffScores
+
+
+class _Clock:
+    """Wall-clock seconds by stage, added up; `start` is what they begin with."""
+
+    def __init__(self, start: Mapping[str, float] | None = None) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float, start or {})
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -144,7 +167,7 @@ class _Clock:
             # Read by the job, which tells the stage of each failure.
             error.add_note(f"stage: {stage}")
             raise
-        self.seconds[stage] = time.perf_counter() - start
+        self.seconds[stage] += time.perf_counter() - start
 
 
 def _refuse_thin(frame: Frame) -> None:
@@ -164,6 +187,12 @@ def _resolve_device(device: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _limit_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _frame(image: Image | NDArray[np.uint8] | str | os.PathLike[str]) -> Frame:

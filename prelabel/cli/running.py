@@ -87,6 +87,7 @@ def label_source(
         limit,
         config.explain.enabled,
         again,
+        config.batch_size,
     )
     store = LabelStore(config.out)
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +72,7 @@ class JobOptions:
         limit: at most so many images of the source, None for all.
         explain: whether explanations are made and kept.
         again: whether what is labelled already is labelled again.
+        batch_size: images that go through the networks together.
     """
 
     tool: str
@@ -79,6 +81,7 @@ class JobOptions:
     limit: int | None = None
     explain: bool = False
     again: bool = False
+    batch_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,7 @@ def run_job(
     observer.started(len(records))
     try:
         with interrupts(observer) as interrupted:
-            for record in records:
-                if interrupted.is_set():
-                    tally.interrupted = True
-                    break
-                _run_one(_Task(record, options), pipeline, source, store, tally, observer)
+            _Job(pipeline, source, store, options, tally, observer).run(records, interrupted)
     except BaseException as error:
         tally.interrupted = isinstance(error, KeyboardInterrupt)
         # On a full disk this fails as well; then the first error is the one to be seen.
@@ -161,45 +160,83 @@ def run_job(
     return summary
 
 
-# --- one image --------------------------------------------------------------------------------
+# --- some images ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    record: ImageRecord
+class _Job:
+    """The parts of one run, and its way through the records."""
+
+    pipeline: Labeller
+    source: ImageSource
+    store: LabelStore
     options: JobOptions
+    tally: _Tally
+    observer: Observer
 
+    def run(self, records: Sequence[ImageRecord], interrupted: threading.Event) -> None:
+        """Label all that is not labelled yet, in batches; what is in hand is always finished."""
+        batch: list[Frame] = []
+        for record in records:
+            if interrupted.is_set():
+                break
+            if self._is_done(record):
+                self.tally.skipped += 1
+                self.observer.skipped(record)
+                continue
+            frame = self._read(record)
+            if frame is not None:
+                batch.append(frame)
+            if len(batch) == self.options.batch_size:
+                self._label(batch)
+                batch = []
+        self._label(batch)
+        self.tally.interrupted = interrupted.is_set() and self.tally.todo > 0
 
-def _run_one(
-    task: _Task,
-    pipeline: Labeller,
-    source: ImageSource,
-    store: LabelStore,
-    tally: _Tally,
-    observer: Observer,
-) -> None:
-    record, options = task.record, task.options
-    if not options.again and store.is_done(record, options.fingerprint, explained=options.explain):
-        tally.skipped += 1
-        observer.skipped(record)
-        return
-    try:
-        with tally.clock("read"):
-            frame = source.read(record)
-        (result,) = pipeline.run([frame], explain=options.explain)
-    except Exception as error:  # the boundary: whatever one image does, the others go on
+    def _is_done(self, record: ImageRecord) -> bool:
+        options = self.options
+        return not options.again and self.store.is_done(
+            record, options.fingerprint, explained=options.explain
+        )
+
+    def _read(self, record: ImageRecord) -> Frame | None:
+        try:
+            with self.tally.clock("read"):
+                return self.source.read(record)
+        except Exception as error:  # the boundary: whatever one image does, the others go on
+            self._fail(record, error)
+            return None
+
+    def _label(self, frames: Sequence[Frame]) -> None:
+        """Label a batch; where that fails, each image by itself, so that only the bad one fails."""
+        if not frames:
+            return
+        try:
+            results = self.pipeline.run(frames, explain=self.options.explain)
+        except Exception as error:  # the same boundary
+            if len(frames) == 1:
+                self._fail(frames[0].record, error)
+                return
+            for frame in frames:
+                self._label([frame])
+            return
+        for frame, result in zip(frames, results, strict=True):
+            self._keep(frame.record, result)
+
+    def _keep(self, record: ImageRecord, result: LabelledImage) -> None:
+        """An error from here on is the output's, not the image's: it ends the run."""
+        self.tally.add_seconds(result.seconds)
+        with self.tally.clock("write"):
+            _write(record, result, self.store, self.options)
+        self.tally.done += 1
+        self.tally.segments += len(result.label.segments)
+        self.observer.done(record, len(result.label.segments))
+
+    def _fail(self, record: ImageRecord, error: Exception) -> None:
         failure = _failure(record, error)
         _LOGGER.debug("%s failed", record.image_id, exc_info=error)
-        tally.failures.append(failure)
-        observer.failed(failure)
-        return
-    tally.add_seconds(result.seconds)
-    # An error from here on is the output's, not the image's: it ends the run.
-    with tally.clock("write"):
-        _write(record, result, store, options)
-    tally.done += 1
-    tally.segments += len(result.label.segments)
-    observer.done(record, len(result.label.segments))
+        self.tally.failures.append(failure)
+        self.observer.failed(failure)
 
 
 def _write(
@@ -249,6 +286,10 @@ class _Tally:
         self.failures: list[Failure] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.interrupted = False
+
+    @property
+    def todo(self) -> int:
+        return self.total - self.done - self.skipped - len(self.failures)
 
     def add_seconds(self, seconds: Mapping[str, float]) -> None:
         for stage, value in seconds.items():

@@ -29,6 +29,7 @@ Role = Literal["detect", "segment", "stuff"]
 
 _DETECTORS = {
     "grounding-dino": "prelabel.models.grounding_dino:GroundingDino",
+    "mm-grounding-dino": "prelabel.models.mm_grounding_dino:MmGroundingDino",
     "paint": "prelabel.models.paint:PaintDetector",
 }
 _SEGMENTERS = {

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prelabel.data import Frame, Mask
+from prelabel.data import Frame, ImageRecord, Mask
 from prelabel.errors import ModelError
+from prelabel.models.batches import Batches
+from prelabel.models.precision import Arithmetic, gate, probe_pixels
+from prelabel.models.preprocess import Recipe, fast_pixels, longest_side
 from prelabel.models.roles import Embedding, MaskLogits, Prompts
 from prelabel.models.weights import NetworkOptions, find_weights, load_network, quiet_transformers
 
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["Sam", "SamOptions"]
+
+_GATE = 0.01
+"""Most that a lower precision may change the masks' probabilities, on average."""
 
 
 class SamOptions(NetworkOptions):
@@ -34,6 +41,21 @@ class SamOptions(NetworkOptions):
     """How many prompts the mask decoder sees at once; bounds its memory, not its result."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Input:
+    """A frame as the network reads it.
+
+    Attributes:
+        size: (height, width) of the original image.
+        input_size: (height, width) of the image within the padded square.
+        pixels: float32 (1, 3, side, side).
+    """
+
+    size: tuple[int, int]
+    input_size: tuple[int, int]
+    pixels: torch.Tensor
+
+
 class Sam:
     """A `PromptableSegmenter`. Networks exist only after `load`."""
 
@@ -42,6 +64,7 @@ class Sam:
     def __init__(self, options: SamOptions) -> None:
         self.options = options
         self._network: Any = None
+        self._batches = Batches()
 
     def load(self, device: str) -> None:
         """Load network and image processor onto `device`."""
@@ -50,10 +73,17 @@ class Sam:
         folder = find_weights(self.options.kind, self.options)
         with quiet_transformers():
             self._processor = SamImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        self._recipe = Recipe.of(self._processor)
         self._network = load_network(SamModel, folder, device)
         self._device = device
-        vision = self._network.config.vision_config
-        self._side = int(vision.image_size)
+        self._side = int(self._network.config.vision_config.image_size)
+        asked = Arithmetic.of(device, self.options.precision)
+        self._arithmetic = gate(asked, self._probe, _GATE, "the segmenter")
+        if self.options.compile:
+            # Not the layer that explanations hook into: a compiled one would not call the hook.
+            for layer in self._network.vision_encoder.layers:
+                if layer is not _last_global(self._network):
+                    layer.compile()
 
     def _loaded(self) -> Any:
         if self._network is None:
@@ -64,23 +94,54 @@ class Sam:
 
     def embed(self, frames: Sequence[Frame], *, capture: bool = False) -> list[Embedding]:
         """Encode each frame once."""
-        return [self._embed_one(frame, capture) for frame in frames]
+        self._loaded()
+        return self._batches.run(
+            [self._prepare(frame.pixels) for frame in frames],
+            lambda item: item.pixels.shape,
+            lambda group: self._embed_group(group, capture),
+        )
 
-    def _embed_one(self, frame: Frame, capture: bool) -> Embedding:
+    def _prepare(self, pixels: NDArray[np.uint8]) -> _Input:
+        from torch.nn.functional import pad
+
+        size = (pixels.shape[0], pixels.shape[1])
+        if self.options.preprocess == "fast":
+            height, width = longest_side(size, self._side)
+            resized = fast_pixels(pixels, (height, width), self._recipe, self._device)
+            square = pad(resized, (0, self._side - width, 0, self._side - height))
+            return _Input(size, (height, width), square)
+        inputs = self._processor(
+            images=pixels, input_data_format="channels_last", return_tensors="pt"
+        )
+        height, width = inputs["reshaped_input_sizes"][0].tolist()
+        return _Input(size, (int(height), int(width)), inputs["pixel_values"])
+
+    def _embed_group(self, group: Sequence[_Input], capture: bool) -> list[Embedding]:
         import torch
 
         network = self._loaded()
-        inputs = self._processor(
-            images=frame.pixels, input_data_format="channels_last", return_tensors="pt"
-        )
-        with torch.inference_mode(), _watch_attention(network, enabled=capture) as seen:
-            features = network.get_image_embeddings(inputs["pixel_values"].to(self._device))[0]
-        return Embedding(
-            size=np.array(frame.size, dtype=np.int32),
-            input_size=np.asarray(inputs["reshaped_input_sizes"][0], dtype=np.int32),
-            features=_numpy(features),
-            attention_input=seen.get("input", np.zeros((0, 0, 0), dtype=np.float32)),
-        )
+        pixels = torch.cat([item.pixels for item in group]).to(self._device)
+        with self._arithmetic(), _watch_attention(network, enabled=capture) as seen:
+            features = _numpy(network.get_image_embeddings(pixels))
+        none = np.zeros((len(group), 0, 0, 0), dtype=np.float32)
+        return [
+            Embedding(
+                size=np.array(item.size, dtype=np.int32),
+                input_size=np.array(item.input_size, dtype=np.int32),
+                features=features[row],
+                attention_input=seen.get("input", none)[row],
+            )
+            for row, item in enumerate(group)
+        ]
+
+    def _probe(self, arithmetic: Arithmetic) -> NDArray[np.float32]:
+        """Probabilities of two masks of a fixed picture."""
+        self._arithmetic = arithmetic
+        frame = Frame(ImageRecord("probe", ""), probe_pixels())
+        boxes = np.array([[80, 140, 220, 280], [320, 180, 440, 300]], dtype=np.float32)
+        (embedding,) = self.embed([frame])
+        logits = self.masks(embedding, Prompts(boxes=boxes), multimask=False).logits
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))), dtype=np.float32)
 
     # --- prompts, many ------------------------------------------------------------------------
 
@@ -91,7 +152,7 @@ class Sam:
         network = self._loaded()
         candidates = network.config.mask_decoder_config.num_multimask_outputs if multimask else 1
         logits, ious = [], []
-        with torch.inference_mode():
+        with self._arithmetic():
             features = torch.from_numpy(embedding.features)[None].to(self._device)
             for start in range(0, len(prompts), self.options.prompts_per_pass):
                 part = slice(start, start + self.options.prompts_per_pass)
@@ -222,7 +283,7 @@ def _watch_attention(network: Any, *, enabled: bool) -> Iterator[dict[str, NDArr
 
     def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
-        seen["input"] = _numpy(hidden[0])
+        seen["input"] = _numpy(hidden)
 
     handle = _last_global(network).attn.register_forward_pre_hook(note, with_kwargs=True)
     try:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prelabel.errors import ConfigError, ModelError
+from prelabel.models.precision import Precision
+from prelabel.models.preprocess import Preprocess
 from prelabel.options import Section
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ class NetworkOptions(Section):
     """Where from: "embedded", a folder in transformers' layout, or a hub id."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; None: its main branch."""
+    precision: Precision = "fp32"
+    """Of matrix products on a GPU, if results stay nearly the same. A CPU keeps to fp32."""
+    preprocess: Preprocess = "exact"
+    """How images are resized: "exact" as the originals do, "fast" on the network's device."""
+    compile: bool = False
+    """Whether torch compiles the encoder: slow to start, faster for thousands of images."""
 
 
 def embedded_folder(kind: str) -> Path:
