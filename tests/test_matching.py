@@ -12,7 +12,8 @@ import pytest
 from prelabel.coco import PanopticWriter, measure_segments
 from prelabel.data import Category, Ontology
 from prelabel.errors import ConfigError, LabelError
-from prelabel.review.evaluate import evaluate
+from prelabel.review.evaluate import EvaluateOptions, evaluate
+from prelabel.review.pairs import PairOptions
 
 CAR, DOG, SKY, SEA = 1, 2, 3, 4
 ONTOLOGY = Ontology(
@@ -99,8 +100,8 @@ def test_a_missing_prediction_is_an_error_or_a_miss(tmp_path: Path) -> None:
         evaluate(prediction, truth)
     for part in ("'b.jpg'", str(prediction), str(truth)):
         assert part in str(caught.value)
-    result = evaluate(prediction, truth, missing="miss").to_json()
-    assert result["per_class"] == {
+    result = evaluate(prediction, truth, EvaluateOptions(PairOptions(missing="miss")))
+    assert {quality.name: quality.to_json() for quality in result.per_class} == {
         "car": row(True, 1, 1, 1, 1, 0, 0),
         "dog": row(True, 0, 0, 0, 0, 0, 1),
         "sky": row(False, 2 / 3, 1, 2 / 3, 1, 0, 1),
@@ -111,7 +112,7 @@ def test_a_missing_prediction_is_an_error_or_a_miss(tmp_path: Path) -> None:
 def test_no_prediction_at_all_is_all_misses(tmp_path: Path) -> None:
     truth = write(tmp_path / "truth.json", {"a.jpg": TRUE_A})
     prediction = write(tmp_path / "pred.json", {})
-    assert evaluate(prediction, truth, missing="miss").all.pq == 0.0
+    assert evaluate(prediction, truth, EvaluateOptions(PairOptions(missing="miss"))).all.pq == 0.0
     with pytest.raises(ConfigError, match="nothing to compare with"):
         evaluate(truth, prediction)
 
@@ -123,7 +124,7 @@ def test_an_extra_prediction_is_an_error_or_left_out(tmp_path: Path) -> None:
         evaluate(prediction, truth)
     for part in ("'b.jpg'", "'a.jpg'", str(prediction), str(truth)):
         assert part in str(caught.value)
-    assert evaluate(prediction, truth, extra="ignore").all.pq == 1.0
+    assert evaluate(prediction, truth, EvaluateOptions(PairOptions(extra="ignore"))).all.pq == 1.0
 
 
 def test_categories_that_differ_are_named_on_both_sides(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_categories_that_differ_are_named_on_both_sides(tmp_path: Path) -> None:
     choices: tuple[Literal["error", "miss"], ...] = ("error", "miss")
     for missing in choices:
         with pytest.raises(ConfigError) as caught:
-            evaluate(prediction, truth, missing=missing)
+            evaluate(prediction, truth, EvaluateOptions(PairOptions(missing=missing)))
         for part in ("'automobile'", "'car'", str(prediction), str(truth)):
             assert part in str(caught.value)
 
@@ -148,7 +149,7 @@ def test_a_category_that_was_not_asked_for_is_an_error_or_a_miss(tmp_path: Path)
     )
     with pytest.raises(ConfigError, match=r"only .*truth\.json lists 'car', 'dog', 'sea'"):
         evaluate(prediction, truth)
-    result = evaluate(prediction, truth, missing="miss")
+    result = evaluate(prediction, truth, EvaluateOptions(PairOptions(missing="miss")))
     assert [quality.pq for quality in result.per_class] == [0.0, 0.0, 1.0, 0.0]
 
 

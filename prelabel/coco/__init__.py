@@ -19,6 +19,7 @@ from prelabel.coco.records import (
     CocoSegment,
     ImageId,
     category_color,
+    count_pairs,
     count_values,
     measure_segments,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "PanopticWriter",
     "category_color",
     "check_relative",
+    "count_pairs",
     "count_values",
     "decode_ids",
     "encode_ids",

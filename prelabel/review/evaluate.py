@@ -1,301 +1,216 @@
-"""Panoptic quality of a COCO panoptic file against the truth.
+"""A COCO panoptic file against the truth: panoptic quality, and what there is to correct.
 
-PQ, SQ and RQ of Kirillov et al. 2019, "Panoptic Segmentation", section 4, with void and crowd
-treated as there, counted as panopticapi counts them. Two deliberate differences, neither of which
-shows on a valid file with things and stuff: areas are counted in the PNGs rather than believed, and
-a mean over no category is 0 rather than a division by 0.
+Panoptic quality is that of Kirillov et al. 2019, "Panoptic Segmentation", section 4, with void and
+crowd treated as there, counted as panopticapi counts them. Two deliberate differences, neither of
+which shows on a valid file with things and stuff: areas are counted in the PNGs rather than
+believed, and a mean over no category is 0 rather than a division by 0. `compare` says what mistakes
+are, `figures` what the other numbers mean, `blame` which stage made a mistake.
 
 Images are matched by `file_name`, first exactly, then without extension where that is unambiguous;
-categories by name. Only one pair of PNGs is open at a time.
+categories by name. Only one pair of PNGs is open at a time, so that memory does not grow with the
+number of images.
 """
 
 from __future__ import annotations
 
-import logging
+import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from prelabel.coco import (
-    CocoAnnotation,
-    CocoSegment,
-    PanopticFile,
-    count_values,
-    read_panoptic,
-)
 from prelabel.data import VOID
-from prelabel.errors import ConfigError, LabelError
-from prelabel.review.matching import match_categories, match_images, name_some, refuse_missing
+from prelabel.errors import ConfigError
+from prelabel.review.blame import NOT_LABELLED, Blame, blame_mistakes, read_trace
+from prelabel.review.boundary import boundary_ious
+from prelabel.review.compare import Comparison, Kind, compare, count_image
+from prelabel.review.evaluation import BlameRow, ConfusionRow, Evaluation, WorstImage
+from prelabel.review.figures import Confusion, Figures, SegmentTally, sum_tallies
+from prelabel.review.pairs import Pair, PairedFiles, PairOptions
+from prelabel.review.quality import CategoryQuality, Counts, Quality, mean_quality
 
-__all__ = ["CategoryQuality", "Counts", "Evaluation", "Quality", "count_image", "evaluate"]
-
-_log = logging.getLogger(__name__)
-
-_MIN_IOU = 0.5
-"""Above one half a segment has at most one partner, so that the order of matching is irrelevant."""
-
-_MAX_IGNORED = 0.5
-"""An unmatched segment is no false positive where more than this part of it is void or crowd."""
-
-
-# --- the result -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """Means over `n` categories, fractions in [0, 1]; all 0 where `n` is 0."""
-
-    pq: float
-    sq: float
-    rq: float
-    n: int
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
+__all__ = [
+    "CategoryQuality",
+    "Counts",
+    "EvaluateOptions",
+    "Evaluation",
+    "Quality",
+    "Tally",
+    "count_image",
+    "evaluate",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class CategoryQuality:
-    """One category: fractions in [0, 1], and the segments matched, spurious and missed."""
+class EvaluateOptions:
+    """How two files are compared.
 
-    name: str
-    isthing: bool
-    pq: float
-    sq: float
-    rq: float
-    tp: int
-    fp: int
-    fn: int
+    Attributes:
+        pairs: which images and categories.
+        run: the run's folder that the prediction was exported from, or None; with it, each mistake
+            has a stage to blame.
+        worst: how many of the worst images are kept.
+    """
 
-    @property
-    def occurs(self) -> bool:
-        """Whether truth or prediction held it; a category that occurs nowhere is in no mean."""
-        return self.tp + self.fp + self.fn > 0
-
-    def to_json(self) -> dict[str, object]:
-        row = asdict(self)
-        del row["name"]
-        return row
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Panoptic quality of a whole file; `per_class` in the order of the truth's categories."""
-
-    all: Quality
-    things: Quality
-    stuff: Quality
-    per_class: tuple[CategoryQuality, ...]
-    images: int
-
-    def to_json(self) -> dict[str, object]:
-        """`{"all": {"pq", "sq", "rq", "n"}, "things": …, "stuff": …, "per_class": {name: …}}`."""
-        return {
-            "all": self.all.to_json(),
-            "things": self.things.to_json(),
-            "stuff": self.stuff.to_json(),
-            "per_class": {row.name: row.to_json() for row in self.per_class},
-        }
-
-
-@dataclass(slots=True)
-class Counts:
-    """What is added up for one category: the sum of the matches' IoUs, and numbers of segments."""
-
-    iou_sum: float = 0.0
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
-
-    def add(self, other: Counts) -> None:
-        self.iou_sum += other.iou_sum
-        self.tp += other.tp
-        self.fp += other.fp
-        self.fn += other.fn
-
-    def quality(self, name: str, isthing: bool) -> CategoryQuality:
-        """PQ = SQ · RQ, equation 1 of the paper."""
-        halves = self.tp + 0.5 * self.fp + 0.5 * self.fn
-        sq = self.iou_sum / self.tp if self.tp else 0.0
-        rq = self.tp / halves if halves else 0.0
-        pq = self.iou_sum / halves if halves else 0.0
-        return CategoryQuality(name, isthing, pq, sq, rq, self.tp, self.fp, self.fn)
-
-
-# --- the whole file ---------------------------------------------------------------------------
+    pairs: PairOptions = field(default_factory=PairOptions)
+    run: Path | None = None
+    worst: int = 12
 
 
 def evaluate(
     prediction: Path,
     truth: Path,
-    *,
-    limit: int | None = None,
-    missing: Literal["error", "miss"] = "error",
-    extra: Literal["error", "ignore"] = "error",
+    options: EvaluateOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare two COCO panoptic files, image by image.
 
     Args:
         prediction: path of the predicted `panoptic.json`.
         truth: path of the true one, whose images, categories and `isthing` count.
-        limit: only the truth's first so many images.
-        missing: what a true image or category is that the prediction does not list: an error, or
-            something of which every segment was missed.
-        extra: what a predicted image is that the truth does not list.
+        options: which part of them, and how.
+        progress: called after each image with how many are done, and of how many.
 
     Raises:
-        ConfigError: a file is missing, or their images or categories do not match.
+        ConfigError: a file is missing, their images or categories do not match, or the prediction
+            is not what the run exported.
         LabelError: a file is broken, or a prediction's PNG and JSON disagree.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}; expected at least 1 image, or none for all")
-    guess, real = read_panoptic(prediction), read_panoptic(truth)
-    categories = match_categories(guess, real, missing)
-    pairs = match_images(guess, real, extra)
-    totals: defaultdict[int, Counts] = defaultdict(Counts)
-    chosen = pairs[:limit]
-    if missing == "error":
-        refuse_missing(chosen, guess, real)
-    for true_annotation, annotation in chosen:
-        counted = _count_pair(real, true_annotation, guess, annotation, categories)
-        for category_id, counts in counted.items():
-            totals[category_id].add(counts)
-    rows = tuple(totals[row.category_id].quality(row.name, row.isthing) for row in real.categories)
-    return Evaluation(
-        all=_mean(rows),
-        things=_mean(row for row in rows if row.isthing),
-        stuff=_mean(row for row in rows if not row.isthing),
-        per_class=rows,
-        images=len(chosen),
-    )
+    options = options or EvaluateOptions()
+    if options.run is not None and not (options.run / "traces").is_dir():
+        raise ConfigError(f"{options.run} is no run folder: it has no traces/ folder inside")
+    files = PairedFiles(prediction, truth, options.pairs)
+    tally = Tally({row.category_id: (row.name, row.isthing) for row in files.categories}, options)
+    for number, images in enumerate(files.images, start=1):
+        pair = files.open(images)
+        image = tally.compare(pair)
+        tally.add(pair, image, _blame(pair, image, files, options.run))
+        if progress is not None:
+            progress(number, len(files.images))
+    return tally.evaluation()
 
 
-def _mean(rows: Iterable[CategoryQuality]) -> Quality:
-    found = [row for row in rows if row.occurs]
-    count = max(len(found), 1)
-    return Quality(
-        sum(row.pq for row in found) / count,
-        sum(row.sq for row in found) / count,
-        sum(row.rq for row in found) / count,
-        len(found),
-    )
+def _blame(
+    pair: Pair, image: Comparison, files: PairedFiles, run: Path | None
+) -> tuple[Blame, ...] | None:
+    if run is None:
+        return None
+    if pair.annotation is None:
+        return (NOT_LABELLED,) * len(image.mistakes)
+    trace = read_trace(run, pair.predicted_name, pair.annotation, pair.id_map)
+    return blame_mistakes(image, pair.true_map, trace, files.matched)
 
 
-def _count_pair(
-    real: PanopticFile,
-    true_annotation: CocoAnnotation,
-    guess: PanopticFile,
-    annotation: CocoAnnotation | None,
-    categories: Mapping[int, int],
-) -> Mapping[int, Counts]:
-    true_path = real.folder / true_annotation.file_name
-    true_segments = _segments_by_id(true_annotation, real.categories_by_id, true_path)
-    true_map = real.id_map(true_annotation)
-    unlisted = count_values(true_map).keys() - {VOID} - true_segments.keys()
-    if unlisted:
-        _log.warning("%s holds ids that its JSON does not list: %s", true_path, name_some(unlisted))
-    if annotation is None:
-        return count_image(true_map, true_segments, np.zeros_like(true_map), {})
-    path = guess.folder / annotation.file_name
-    segments = _segments_by_id(annotation, categories, path)
-    id_map = guess.id_map(annotation)
-    if id_map.shape != true_map.shape:
-        raise LabelError(
-            f"{path} has (height, width) {id_map.shape}, but {true_path} has {true_map.shape}"
-        )
-    found = count_values(id_map).keys() - {VOID}
-    if found != segments.keys():
-        raise LabelError(
-            f"{path} and its JSON disagree: ids only in the PNG: "
-            f"{name_some(found - segments.keys())}; only in the JSON: "
-            f"{name_some(segments.keys() - found)}"
-        )
-    predicted = {
-        segment_id: categories[segment.category_id] for segment_id, segment in segments.items()
-    }
-    return count_image(true_map, true_segments, id_map, predicted)
-
-
-# --- one image --------------------------------------------------------------------------------
-
-
-def count_image(
-    true_map: NDArray[np.int32],
-    true_segments: Mapping[int, CocoSegment],
-    id_map: NDArray[np.int32],
-    predicted: Mapping[int, int],
-) -> Mapping[int, Counts]:
-    """Count matched, spurious and missed segments of one image, by category_id of the truth.
+class Tally:
+    """Adds up image by image what an `Evaluation` says.
 
     Args:
-        true_map: int32 (H, W), segment ids of the truth, 0 is void.
-        true_segments: the truth's segments by id; ids of the map that are not here match nothing.
-        id_map: int32 (H, W), segment ids of the prediction.
-        predicted: the category_id, among the truth's, of every predicted segment by its id.
+        categories: name and isthing by category_id of the truth, in its order.
+        options: as `evaluate`'s.
     """
-    overlaps = _overlaps(true_map, id_map)
-    true_areas: Counter[int] = Counter()
-    areas: Counter[int] = Counter()
-    for (true_id, segment_id), pixels in overlaps.items():
-        true_areas[true_id] += pixels
-        areas[segment_id] += pixels
-    counts: defaultdict[int, Counts] = defaultdict(Counts)
-    matched_true, matched = set(), set()
-    for (true_id, segment_id), pixels in overlaps.items():
-        real = true_segments.get(true_id)
-        if real is None or real.iscrowd or predicted.get(segment_id) != real.category_id:
-            continue
-        # What was predicted where the truth is void is neither right nor wrong.
-        void = overlaps.get((VOID, segment_id), 0)
-        iou = pixels / (true_areas[true_id] + areas[segment_id] - pixels - void)
-        if iou > _MIN_IOU:
-            counts[real.category_id].add(Counts(iou_sum=iou, tp=1))
-            matched_true.add(true_id)
-            matched.add(segment_id)
-    crowds = {}
-    for true_id, real in true_segments.items():
-        if real.iscrowd:
-            # Of several crowds of a category panopticapi sees the last; COCO has at most one.
-            crowds[real.category_id] = true_id
-        elif true_id not in matched_true:
-            counts[real.category_id].fn += 1
-    for segment_id in predicted.keys() - matched:
-        category_id = predicted[segment_id]
-        ignored = overlaps.get((VOID, segment_id), 0)
-        if category_id in crowds:
-            ignored += overlaps.get((crowds[category_id], segment_id), 0)
-        if ignored <= _MAX_IGNORED * areas[segment_id]:
-            counts[category_id].fp += 1
-    return counts
 
+    def __init__(
+        self, categories: Mapping[int, tuple[str, bool]], options: EvaluateOptions | None = None
+    ) -> None:
+        self._categories = categories
+        self._things = {key for key, (_, isthing) in categories.items() if isthing}
+        self._worst_count = (options or EvaluateOptions()).worst
+        self._counts: defaultdict[int, Counts] = defaultdict(Counts)
+        self._segments: defaultdict[int, SegmentTally] = defaultdict(SegmentTally)
+        self._confusion = Confusion()
+        self._blames: Counter[tuple[int, Kind, Blame]] = Counter()
+        self._blamed = False
+        self._worst: list[tuple[float, int, int, WorstImage]] = []
+        self._images = 0
 
-def _overlaps(
-    true_map: NDArray[np.int32], id_map: NDArray[np.int32]
-) -> Mapping[tuple[int, int], int]:
-    """Pixels of each pair (id in the truth, id in the prediction) of int32 (H, W) maps."""
-    base = int(id_map.max(initial=0)) + 1
-    pairs = count_values(true_map.astype(np.int64) * base + id_map)
-    return {divmod(pair, base): pixels for pair, pixels in pairs.items()}
+    def compare(self, pair: Pair) -> Comparison:
+        """Match one image's segments."""
+        return compare(pair.true_map, pair.true_segments, pair.id_map, pair.predicted, self._things)
 
+    def add(self, pair: Pair, image: Comparison, blames: tuple[Blame, ...] | None = None) -> None:
+        """Count one image; `blames` holds one entry for each of its mistakes, or is None."""
+        self._images += 1
+        for category_id, counts in image.counts.items():
+            self._counts[category_id].add(counts)
+        self._add_segments(pair, image)
+        self._confusion.add(image)
+        if blames is not None:
+            self._blamed = True
+            for mistake, blame in zip(image.mistakes, blames, strict=True):
+                self._blames[mistake.category_id, mistake.kind, blame] += 1
+        self._add_worst(pair.file_name, image, blames)
 
-def _segments_by_id(
-    annotation: CocoAnnotation, categories: Mapping[int, object], path: Path
-) -> Mapping[int, CocoSegment]:
-    segments: dict[int, CocoSegment] = {}
-    for segment in annotation.segments:
-        if segment.segment_id in segments:
-            raise LabelError(f"{path}: its JSON lists segment {segment.segment_id} twice")
-        if segment.segment_id == VOID:
-            raise LabelError(f"{path}: its JSON lists a segment with id {VOID}, which is void")
-        if segment.category_id not in categories:
-            raise LabelError(
-                f"{path}: segment {segment.segment_id} has category {segment.category_id}, "
-                "which its JSON does not list"
+    def _add_segments(self, pair: Pair, image: Comparison) -> None:
+        matched = [(row.true_id, row.segment_id) for row in image.matches]
+        edges = boundary_ious(pair.true_map, pair.id_map, matched, void=VOID) if matched else {}
+        for row in image.matches:
+            boundary = edges[row.true_id, row.segment_id]
+            self._segments[row.category_id].add_match(row.iou, boundary)
+        for mistake in image.mistakes:
+            self._segments[mistake.category_id].add_mistake(mistake.kind, mistake.iou)
+        for segment_id in image.unmatched:
+            self._segments[image.predicted[segment_id]].unmatched += 1
+
+    def _add_worst(
+        self, file_name: str, image: Comparison, blames: tuple[Blame, ...] | None
+    ) -> None:
+        if not image.mistakes:
+            return
+        row = WorstImage(file_name, image.score, image.mistakes, blames)
+        # The heap's first is the best of the worst, the one to go; of equals the latest goes.
+        entry = (-row.score, len(row.mistakes), -self._images, row)
+        if len(self._worst) < self._worst_count:
+            heapq.heappush(self._worst, entry)
+        elif self._worst:
+            heapq.heappushpop(self._worst, entry)
+
+    def evaluation(self) -> Evaluation:
+        """What was added up so far."""
+        rows = [
+            self._counts[category_id].quality(name, isthing)
+            for category_id, (name, isthing) in self._categories.items()
+        ]
+        return Evaluation(
+            all=mean_quality(rows),
+            things=mean_quality(row for row in rows if row.isthing),
+            stuff=mean_quality(row for row in rows if not row.isthing),
+            per_class=tuple(rows),
+            figures={
+                "all": self._figures(self._categories),
+                "things": self._figures(self._things),
+                "stuff": self._figures(self._categories.keys() - self._things),
+            },
+            category_figures=tuple(self._figures([key]) for key in self._categories),
+            confusion=self._confusion_rows(),
+            blames=self._blame_rows() if self._blamed else None,
+            worst=tuple(entry[-1] for entry in sorted(self._worst, reverse=True)),
+            names={key: name for key, (name, _) in self._categories.items()},
+            images=self._images,
+        )
+
+    def _figures(self, category_ids: Iterable[int]) -> Figures:
+        return sum_tallies(self._segments[key] for key in category_ids).figures()
+
+    def _name(self, category_id: int | None) -> str | None:
+        return None if category_id is None else self._categories[category_id][0]
+
+    def _confusion_rows(self) -> tuple[ConfusionRow, ...]:
+        segments, pixels = self._confusion.segments, self._confusion.pixels
+        rows = [
+            ConfusionRow(self._name(pair[0]), self._name(pair[1]), segments[pair], pixels[pair])
+            for pair in segments.keys() | pixels.keys()
+        ]
+        return tuple(
+            sorted(
+                rows, key=lambda row: (-row.segments, -row.pixels, str((row.truth, row.predicted)))
             )
-        segments[segment.segment_id] = segment
-    return segments
+        )
+
+    def _blame_rows(self) -> tuple[BlameRow, ...]:
+        rows = [
+            BlameRow(self._categories[category_id][0], kind, blame, count)
+            for (category_id, kind, blame), count in self._blames.items()
+        ]
+        return tuple(
+            sorted(rows, key=lambda row: (-row.count, row.category, row.kind, str(row.blame)))
+        )

@@ -15,6 +15,7 @@ __all__ = ["ImagePair", "match_categories", "match_images", "name_some", "refuse
 
 _log = logging.getLogger(__name__)
 
+_SORTS = {"things": "a thing", "stuff": "stuff"}
 _NAMED = 5
 """How many names an error lists before it only counts them."""
 
@@ -23,23 +24,38 @@ ImagePair: TypeAlias = tuple[CocoAnnotation, CocoAnnotation | None]
 
 
 def match_categories(
-    guess: PanopticFile, real: PanopticFile, missing: Literal["error", "miss"]
+    guess: PanopticFile,
+    real: PanopticFile,
+    missing: Literal["error", "miss"],
+    only: Literal["things", "stuff"] | None = None,
 ) -> Mapping[int, int]:
     """The truth's category_id for each of the prediction's, matched by name.
+
+    With `only`, categories of the other sort are left out on both sides; the truth says which they
+    are, and the prediction where the truth does not know the name.
 
     Raises:
         ConfigError: a name stands on one side only; with `missing="miss"` the truth may have more.
     """
     names, true_names = _category_names(guess), _category_names(real)
+    for name in names.keys() & true_names.keys():
+        if names[name].isthing != true_names[name].isthing:
+            _log.warning("%s: isthing of %r is not the truth's, which counts", guess.path, name)
+    if only is not None:
+        wanted = only == "things"
+        names = {
+            name: row for name, row in names.items() if true_names.get(name, row).isthing == wanted
+        }
+        true_names = {name: row for name, row in true_names.items() if row.isthing == wanted}
+        if not true_names:
+            raise ConfigError(f"{real.path} lists no category that is {_SORTS[only]}")
     unknown, absent = names.keys() - true_names.keys(), true_names.keys() - names.keys()
     if unknown or (absent and missing == "error"):
         raise ConfigError(
             f"categories do not match: only {guess.path} lists {name_some(unknown)}, "
             f"only {real.path} lists {name_some(absent)}; give them the same names"
+            + ("" if unknown else ", or count those as misses (missing is miss)")
         )
-    for name in names.keys() & true_names.keys():
-        if names[name].isthing != true_names[name].isthing:
-            _log.warning("%s: isthing of %r is not the truth's, which counts", guess.path, name)
     return {names[name].category_id: true_names[name].category_id for name in names}
 
 
@@ -73,7 +89,8 @@ def match_images(
     if spare and extra == "error":
         raise ConfigError(
             f"images do not match: {guess.path} has {name_some(spare)}, which {real.path} lacks "
-            f"(it has {name_some(truths.keys() - partners.keys() or truths.keys())})"
+            f"(it has {name_some(truths.keys() - partners.keys() or truths.keys())}); leave them "
+            "out (extra is ignore), or compare with the truth they belong to"
         )
     return [
         (annotation, guesses[partners[name]] if name in partners else None)
@@ -87,7 +104,7 @@ def refuse_missing(pairs: Sequence[ImagePair], guess: PanopticFile, real: Panopt
     if names:
         raise ConfigError(
             f"images do not match: {real.path} has {name_some(names)}, {guess.path} has no "
-            'prediction for them; label them, or count them as misses (missing="miss")'
+            "prediction for them; label them, or count them as misses (missing is miss)"
         )
 
 
