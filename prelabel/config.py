@@ -123,7 +123,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     _inline_ontology(document, path.parent, str(path))
     for override in overrides:
         apply_override(document, override)
-    _inline_ontology(document, Path(), "--set ontology")
+        # At once, so that a later override can reach into the file's categories.
+        _inline_ontology(document, Path(), "--set ontology")
     return build_config(document, str(path))
 
 

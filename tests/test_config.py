@@ -158,6 +158,17 @@ def test_overrides_reach_into_groups_and_lists(tmp_path: Path) -> None:
     assert _load(tmp_path, "source=a=b").source == "a=b"
 
 
+def test_a_later_override_reaches_into_an_ontology_file(tmp_path: Path) -> None:
+    (tmp_path / "world.yaml").write_text("things: [{name: cat}]\nstuff: [sky]\n")
+    config = _load(
+        tmp_path,
+        f"ontology={tmp_path / 'world.yaml'}",
+        "ontology.things.0.box_threshold=0.4",
+    )
+    assert config.ontology.things[0].name == "cat"
+    assert config.ontology.things[0].box_threshold == 0.4
+
+
 def test_an_override_makes_the_groups_it_needs() -> None:
     document: dict[str, Document] = {"merge": None}
     apply_override(document, "merge.min_score=0.5")
