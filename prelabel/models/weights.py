@@ -1,21 +1,25 @@
-"""Where weights are: embedded, in a folder, or on the hub; and how they load.
+"""Where weights are: embedded, in a folder, in an original file, or on the hub; how they load.
 
-`find_weights` looks before anything heavy is imported, so that a missing checkpoint is told at
-once and not after minutes of loading.
+`locate_weights` looks before anything heavy is imported, so that a missing checkpoint is told at
+once and not after minutes of loading; `find_weights` also converts what needs it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from prelabel.errors import ConfigError, ModelError
+from prelabel.files import file_sha256
+from prelabel.models.catalogue import published_file
+from prelabel.models.hub import find_on_hub
+from prelabel.models.loading import load_reported, quiet_transformers
 from prelabel.models.precision import Precision
 from prelabel.models.preprocess import Preprocess
 from prelabel.options import Section
@@ -24,11 +28,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
+    "CHECKPOINT_FILES",
+    "DEFAULT_TOKENIZER",
     "EMBEDDED",
     "NetworkOptions",
     "embedded_folder",
     "find_weights",
+    "is_complete",
     "load_network",
+    "locate_weights",
     "quiet_transformers",
     "weights_sha256",
 ]
@@ -36,15 +44,29 @@ __all__ = [
 EMBEDDED = "embedded"
 """As `weights`: the small networks that ship with this package."""
 
-_FILES = ("*.json", "*.safetensors", "*.txt")
-_LOGGER = logging.getLogger(__name__)
+DEFAULT_TOKENIZER = "google-bert/bert-base-uncased"
+"""What GroundingDINO was trained with; its original checkpoints hold none."""
+
+CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt")
+"""Patterns of what is fetched, and of what a folder's digest covers."""
+
+_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+_MODEL_TYPES = {
+    "grounding-dino": "grounding-dino",
+    "mm-grounding-dino": "mm-grounding-dino",
+    "sam": "sam",
+    "sam2": "sam2",
+    "sam2_video": "sam2",
+    "clipseg": "clipseg",
+}
+"""What a config.json calls itself, and the kind of network that loads it."""
 
 
 class NetworkOptions(Section):
     """What every network has in common."""
 
     weights: str = EMBEDDED
-    """Where from: "embedded", a folder in transformers' layout, or a hub id."""
+    """Where from: "embedded", a folder in transformers' layout, an original .pth, or a hub id."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; None: its main branch."""
     precision: Precision = "fp32"
@@ -61,76 +83,125 @@ def embedded_folder(kind: str) -> Path:
 
 
 def find_weights(kind: str, options: NetworkOptions) -> Path:
-    """The folder that holds the weights `options` names, fetched from the hub where need be.
+    """The folder that holds the weights `options` names, ready to load.
+
+    What is on the hub is fetched where need be, and an original `.pth` is converted, once.
 
     Raises:
         ConfigError: they are nowhere; the message says what is missing and the ways to get it.
+        ModelError: the original cannot be converted, or is for another kind of network.
+    """
+    found = locate_weights(kind, options)
+    if found.is_dir():
+        return found
+    from prelabel.models.conversion import converted
+
+    folder = converted(found, kind, weights_sha256(found), _tokenizer(options))
+    return _checked(folder, f"the converted {found}", kind)
+
+
+def locate_weights(kind: str, options: NetworkOptions) -> Path:
+    """Where the weights are: a folder in transformers' layout, or an original checkpoint's file.
+
+    Nothing is converted and no torch imported. Raises as `find_weights` does.
     """
     if options.weights == EMBEDDED:
-        return _checked(embedded_folder(kind), f"the embedded weights for {kind!r}")
-    folder = Path(options.weights).expanduser()
-    if folder.is_dir():
-        return _checked(folder, f"the weights folder {folder}")
-    if folder.is_absolute() or options.weights.startswith((".", "~")):
+        return _checked(embedded_folder(kind), f"the embedded weights for {kind!r}", kind)
+    path = Path(options.weights).expanduser()
+    if path.is_dir():
+        return _checked(path, f"the weights folder {path}", kind)
+    if path.is_file():
+        return _checked_original(path, kind, options)
+    if path.is_absolute() or options.weights.startswith((".", "~")) or path.suffix in _SUFFIXES:
         raise ConfigError(
-            f"the weights folder {options.weights} does not exist; give a folder with config.json "
-            "and model.safetensors, a hub id, or 'embedded'"
+            f"the weights {'file' if path.suffix in _SUFFIXES else 'folder'} {options.weights} "
+            "does not exist; give a folder with config.json and model.safetensors, an original "
+            ".pth file, a hub id, or 'embedded'"
         )
-    return _from_hub(options)
+    found = find_on_hub(options.weights, options.revision, CHECKPOINT_FILES, complete=is_complete)
+    return _checked(found, f"the checkpoint {options.weights}", kind)
 
 
-def _checked(folder: Path, what: str) -> Path:
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a config and weights in transformers' layout."""
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _checked(folder: Path, what: str, kind: str) -> Path:
+    originals = sorted(
+        path.name for suffix in (".pth", ".pt") for path in folder.glob(f"*{suffix}")
+    )
     if not (folder / "config.json").is_file():
+        instead = f"; give the file itself: {folder / originals[0]}" if originals else ""
         raise ConfigError(
-            f"{what} lacks config.json, so it is no checkpoint in transformers' layout"
+            f"{what} lacks config.json, so it is no checkpoint in transformers' layout{instead}"
         )
-    if not sorted(folder.glob("*.safetensors")):
+    if not is_complete(folder):
+        pickled = any(folder.glob("*.bin"))
+        why = ", only a .bin file, which may hold code" if pickled else ""
         raise ConfigError(
-            f"{what} holds no .safetensors file; save the model with save_pretrained first"
+            f"{what} holds no .safetensors file{why}; save the model with save_pretrained first"
         )
+    meant = _MODEL_TYPES.get(_model_type(folder))
+    if meant not in (None, kind):
+        raise ConfigError(f"{what} holds a network of kind {meant}, where kind {kind} is asked for")
     return folder
 
 
-def _from_hub(options: NetworkOptions) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    def snapshot(*, local: bool) -> Path:
-        found = snapshot_download(
-            options.weights,
-            revision=options.revision,
-            allow_patterns=list(_FILES),
-            local_files_only=local,
-        )
-        return _checked(Path(found), f"the checkpoint {options.weights}")
-
+def _model_type(folder: Path) -> str:
     try:
-        try:
-            return snapshot(local=True)
-        except (LocalEntryNotFoundError, ConfigError):
-            _LOGGER.info("fetching %s from the hub", options.weights)
-            return snapshot(local=False)
-    except HFValidationError as error:
+        document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
         raise ConfigError(
-            f"weights {options.weights!r} is neither an existing folder nor a hub id ({error})"
-        ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigError(
-            f"the weights {options.weights} are not on this machine and the hub cannot be reached. "
-            f"Either connect and run again, which fetches them; or run `hf download "
-            f"{options.weights} --local-dir DIR` on a machine with a network, bring DIR here and "
-            "set `weights: DIR`"
-        ) from error
+            f"{folder / 'config.json'} is damaged; bring the checkpoint again"
+        ) from None
+    return str(document.get("model_type", "")) if isinstance(document, dict) else ""
+
+
+def _tokenizer(options: NetworkOptions) -> str:
+    """The tokenizer for an original checkpoint; only detectors have an option for it."""
+    return str(getattr(options, "tokenizer", DEFAULT_TOKENIZER))
+
+
+def _checked_original(file: Path, kind: str, options: NetworkOptions) -> Path:
+    from prelabel.models.conversion import check_header, converted_folder, locate_tokenizer
+
+    if file.suffix == ".safetensors":
+        raise ConfigError(f"{file} lacks its config.json; give the folder that holds both")
+    check_header(file)
+    published = published_file(file.name)
+    if published is not None and weights_sha256(file) != published.sha256:
+        raise ModelError(
+            f"{file} is not the published {file.name}: its sha256 begins "
+            f"{weights_sha256(file)[:8]}, not {published.sha256[:8]}. If it was damaged on the "
+            "way, bring it again; if it is a network of your own, give it a name of its own"
+        )
+    tokenizer = _tokenizer(options)
+    if kind == "grounding-dino" and not converted_folder(weights_sha256(file), tokenizer).is_dir():
+        locate_tokenizer(tokenizer)  # told now, not after minutes of converting
+    return file
+
+
+def weights_sha256(path: Path) -> str:
+    """One digest of an original's file, or of a folder's weights, config and tokenizer."""
+    if path.is_dir():
+        return _folder_sha256(path)
+    status = path.stat()
+    return _file_sha256(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
-def weights_sha256(folder: Path) -> str:
-    """One digest over the names and bytes of a checkpoint's weights, config and tokenizer."""
+def _file_sha256(file: Path, _size: int, _changed: int) -> str:
+    return file_sha256(file)
+
+
+@cache
+def _folder_sha256(folder: Path) -> str:
+    """A digest over the names and bytes."""
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in _FILES for path in folder.glob(pattern)):
+    for path in sorted(path for pattern in CHECKPOINT_FILES for path in folder.glob(pattern)):
         digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 
@@ -145,33 +216,10 @@ def load_network(network: type[Any], folder: Path, device: str) -> PreTrainedMod
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError("device cuda was asked for, but torch sees no CUDA device; use device cpu")
     try:
-        with quiet_transformers():
-            model, report = network.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-    except (OSError, RuntimeError, ValueError) as error:
+        model, report = load_reported(network, folder)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be loaded as {network.__name__}: {error}") from error
-    missing = sorted(report["missing_keys"]) + sorted(report["mismatched_keys"])
-    if missing:
-        raise ModelError(
-            f"{folder} does not fit {network.__name__}: {len(missing)} keys are missing or of "
-            f"another shape, such as {missing[0]}"
-        )
-    return model.eval().requires_grad_(False).to(device)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' bars and hints for one block, and put them back after it."""
-    from transformers.utils import logging as untyped
-
-    chatter: Any = untyped
-    bar, level = chatter.is_progress_bar_enabled(), chatter.get_verbosity()
-    chatter.disable_progress_bar()
-    chatter.set_verbosity_error()
-    try:
-        yield
-    finally:
-        chatter.set_verbosity(level)
-        if bar:
-            chatter.enable_progress_bar()
+    if report.missing or report.mismatched:
+        raise ModelError(f"{folder} does not fit {network.__name__}: {report.sentence()}")
+    placed: Any = model
+    return placed.to(device)  # type: ignore[no-any-return]
