@@ -7,7 +7,7 @@ with it, what explanations need travels beside the result as evidence; without, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -71,22 +71,31 @@ class Detector(Protocol):
         """
 
 
+def _nothing() -> NDArray[np.float32]:
+    return np.zeros((0, 0, 0), dtype=np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding(Stored):
     """One encoded image, which serves any number of prompts.
 
     Attributes:
         size: int32 (2,), (height, width) of the original image.
-        input_size: int32 (2,), (height, width) of the image within the network's padded input.
+        input_size: int32 (2,), (height, width) of the image within the network's square input.
         features: float32 (C, g, g), the network's image embedding.
         attention_input: float32 (g, g, D), input of the last global attention; (0, 0, 0) unless
             captured.
+        finer: float32 (C', 2g, 2g), and
+        finest: float32 (C", 4g, 4g): what the decoder adds while it upscales; (0, 0, 0) for
+            networks without.
     """
 
     size: NDArray[np.int32]
     input_size: NDArray[np.int32]
     features: NDArray[np.float32]
-    attention_input: NDArray[np.float32]
+    attention_input: NDArray[np.float32] = field(default_factory=_nothing)
+    finer: NDArray[np.float32] = field(default_factory=_nothing)
+    finest: NDArray[np.float32] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,14 @@ from pydantic import Field
 from prelabel.data import Frame, ImageRecord, Mask
 from prelabel.errors import ModelError
 from prelabel.models.batches import Batches
+from prelabel.models.mask_grid import (
+    attention_rows,
+    cells_under,
+    inside_image,
+    maps_to_square,
+    prompt_arrays,
+    resized,
+)
 from prelabel.models.precision import Arithmetic, gate, probe_pixels
 from prelabel.models.preprocess import Recipe, fast_pixels, longest_side
 from prelabel.models.roles import Embedding, MaskLogits, Prompts
@@ -27,27 +36,32 @@ from prelabel.models.weights import NetworkOptions, find_weights, load_network, 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Sam", "SamOptions"]
+__all__ = ["NetworkInput", "Sam", "SamOptions", "SegmenterOptions"]
 
 _GATE = 0.01
 """Most that a lower precision may change the masks' probabilities, on average."""
 
 
-class SamOptions(NetworkOptions):
-    """Options of `kind: sam`."""
+class SegmenterOptions(NetworkOptions):
+    """What every promptable segmenter has in common."""
 
-    kind: Literal["sam"] = "sam"
     prompts_per_pass: Annotated[int, Field(ge=1)] = 16
     """How many prompts the mask decoder sees at once; bounds its memory, not its result."""
 
 
+class SamOptions(SegmenterOptions):
+    """Options of `kind: sam`."""
+
+    kind: Literal["sam"] = "sam"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class _Input:
+class NetworkInput:
     """A frame as the network reads it.
 
     Attributes:
         size: (height, width) of the original image.
-        input_size: (height, width) of the image within the padded square.
+        input_size: (height, width) of the image within the square.
         pixels: float32 (1, 3, side, side).
     """
 
@@ -57,33 +71,47 @@ class _Input:
 
 
 class Sam:
-    """A `PromptableSegmenter`. Networks exist only after `load`."""
+    """A `PromptableSegmenter`. Networks exist only after `load`.
 
-    Options = SamOptions
+    Its successors differ in what `_read_weights`, `_prepare`, `_encode`, `_encoded` and `upscale`
+    do, and keep the rest.
+    """
 
-    def __init__(self, options: SamOptions) -> None:
+    Options: ClassVar[type[SegmenterOptions]] = SamOptions
+    network: ClassVar[str] = "SamModel"
+    """The class of transformers."""
+
+    def __init__(self, options: SegmenterOptions) -> None:
         self.options = options
         self._network: Any = None
         self._batches = Batches()
 
     def load(self, device: str) -> None:
         """Load network and image processor onto `device`."""
-        from transformers import SamImageProcessorPil, SamModel
+        import transformers
 
-        folder = find_weights(self.options.kind, self.options)
-        with quiet_transformers():
-            self._processor = SamImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        self._recipe = Recipe.of(self._processor)
-        self._network = load_network(SamModel, folder, device)
+        kind = str(type(self.options).model_fields["kind"].default)
+        folder = find_weights(kind, self.options)
         self._device = device
-        self._side = int(self._network.config.vision_config.image_size)
+        self._network = load_network(getattr(transformers, self.network), folder, device)
+        self._read_weights(folder)
         asked = Arithmetic.of(device, self.options.precision)
         self._arithmetic = gate(asked, self._probe, _GATE, "the segmenter")
         if self.options.compile:
             # Not the layer that explanations hook into: a compiled one would not call the hook.
-            for layer in self._network.vision_encoder.layers:
-                if layer is not _last_global(self._network):
+            for layer in self._layers:
+                if layer is not self._last_global():
                     layer.compile()
+
+    def _read_weights(self, folder: Path) -> None:
+        """Note the encoder's layers, the side of its square, and how images come into it."""
+        from transformers import SamImageProcessorPil
+
+        with quiet_transformers():
+            self._processor = SamImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        self._recipe = Recipe.of(self._processor)
+        self._layers = self._network.vision_encoder.layers
+        self._side = int(self._network.config.vision_config.image_size)
 
     def _loaded(self) -> Any:
         if self._network is None:
@@ -101,7 +129,7 @@ class Sam:
             lambda group: self._embed_group(group, capture),
         )
 
-    def _prepare(self, pixels: NDArray[np.uint8]) -> _Input:
+    def _prepare(self, pixels: NDArray[np.uint8]) -> NetworkInput:
         from torch.nn.functional import pad
 
         size = (pixels.shape[0], pixels.shape[1])
@@ -109,30 +137,56 @@ class Sam:
             height, width = longest_side(size, self._side)
             resized = fast_pixels(pixels, (height, width), self._recipe, self._device)
             square = pad(resized, (0, self._side - width, 0, self._side - height))
-            return _Input(size, (height, width), square)
+            return NetworkInput(size, (height, width), square)
         inputs = self._processor(
             images=pixels, input_data_format="channels_last", return_tensors="pt"
         )
         height, width = inputs["reshaped_input_sizes"][0].tolist()
-        return _Input(size, (int(height), int(width)), inputs["pixel_values"])
+        return NetworkInput(size, (int(height), int(width)), inputs["pixel_values"])
 
-    def _embed_group(self, group: Sequence[_Input], capture: bool) -> list[Embedding]:
+    def _embed_group(self, group: Sequence[NetworkInput], capture: bool) -> list[Embedding]:
         import torch
 
-        network = self._loaded()
         pixels = torch.cat([item.pixels for item in group]).to(self._device)
-        with self._arithmetic(), _watch_attention(network, enabled=capture) as seen:
-            features = _numpy(network.get_image_embeddings(pixels))
-        none = np.zeros((len(group), 0, 0, 0), dtype=np.float32)
+        with self._arithmetic(), self._watch_attention(enabled=capture) as seen:
+            seen |= {name: _numpy(features) for name, features in self._encode(pixels).items()}
         return [
             Embedding(
                 size=np.array(item.size, dtype=np.int32),
                 input_size=np.array(item.input_size, dtype=np.int32),
-                features=features[row],
-                attention_input=seen.get("input", none)[row],
+                **{name: array[row] for name, array in seen.items()},
             )
             for row, item in enumerate(group)
         ]
+
+    def _encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The parts of the embeddings of some images, (B, …) each, by `Embedding`'s names."""
+        return {"features": self._network.get_image_embeddings(pixels)}
+
+    @contextmanager
+    def _watch_attention(self, *, enabled: bool) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Note the input of the last global attention, for the length of one encoding."""
+        seen: dict[str, NDArray[np.float32]] = {}
+        if not enabled:
+            yield seen
+            return
+
+        def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen["attention_input"] = _numpy(args[0] if args else kwargs["hidden_states"])
+
+        handle = self._last_global().attn.register_forward_pre_hook(note, with_kwargs=True)
+        try:
+            yield seen
+        finally:
+            handle.remove()
+
+    def _last_global(self) -> Any:
+        """The last layer of the encoder that attends to the whole image, cell by cell."""
+        for layer in reversed(self._layers):
+            # Hiera's layers that pool have fewer queries than cells.
+            if layer.window_size == 0 and not getattr(layer, "query_stride", None):
+                return layer
+        raise ModelError("the segmenter's encoder has no global attention to explain masks by")
 
     def _probe(self, arithmetic: Arithmetic) -> NDArray[np.float32]:
         """Probabilities of two masks of a fixed picture."""
@@ -151,84 +205,58 @@ class Sam:
 
         network = self._loaded()
         candidates = network.config.mask_decoder_config.num_multimask_outputs if multimask else 1
-        logits, ious = [], []
+        side = self._logit_side(embedding)
+        logits = [np.zeros((0, candidates, side, side), dtype=np.float32)]
+        ious = [np.zeros((0, candidates), dtype=np.float32)]
         with self._arithmetic():
-            features = torch.from_numpy(embedding.features)[None].to(self._device)
+            encoded = self._encoded(embedding)
             for start in range(0, len(prompts), self.options.prompts_per_pass):
                 part = slice(start, start + self.options.prompts_per_pass)
+                inputs = {
+                    name: torch.from_numpy(array).to(self._device)
+                    for name, array in prompt_arrays(embedding, prompts, part).items()
+                }
+                batch = len(next(iter(inputs.values())))
+                features = [one.expand(batch, -1, -1, -1) for one in encoded]
                 output = network(
+                    **inputs,
+                    image_embeddings=features if len(features) > 1 else features[0],
                     multimask_output=multimask,
-                    **self._decoder_inputs(embedding, prompts, part, features),
                 )
-                side = output.pred_masks.shape[-1]
                 logits.append(_numpy(output.pred_masks.reshape(-1, candidates, side, side)))
                 ious.append(_numpy(output.iou_scores.reshape(-1, candidates)))
-        if not logits:
-            side = embedding.features.shape[-1] * 4
-            return MaskLogits(
-                np.zeros((0, candidates, side, side), dtype=np.float32),
-                np.zeros((0, candidates), dtype=np.float32),
-            )
         return MaskLogits(np.concatenate(logits), np.clip(np.concatenate(ious), 0, 1))
 
-    def _decoder_inputs(
-        self, embedding: Embedding, prompts: Prompts, part: slice, features: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Prompts in the network's pixels: (1, n, …), or (n, 1, …) where each has its own mask."""
+    def _encoded(self, embedding: Embedding) -> list[torch.Tensor]:
+        """What the decoder reads of an embedding, (1, C, h, w) each, on the device."""
         import torch
 
-        scale = embedding.input_size[::-1] / embedding.size[::-1]
-        inputs: dict[str, torch.Tensor] = {}
-        if prompts.boxes is not None:
-            boxes = prompts.boxes[part].reshape(-1, 2, 2) * scale
-            inputs["input_boxes"] = torch.from_numpy(boxes.reshape(-1, 4).astype(np.float32))[None]
-        if prompts.points is not None and prompts.labels is not None:
-            points = (prompts.points[part] * scale).astype(np.float32)
-            inputs["input_points"] = torch.from_numpy(points)[None]
-            inputs["input_labels"] = torch.from_numpy(prompts.labels[part].astype(np.int64))[None]
-        count = len(prompts.boxes[part] if prompts.boxes is not None else inputs["input_points"][0])
-        if prompts.masks is not None:
-            # transformers takes one mask per batch element, not one per prompt.
-            inputs = {name: value.transpose(0, 1) for name, value in inputs.items()}
-            inputs["input_masks"] = torch.from_numpy(prompts.masks[part])[:, None]
-            features = features.expand(count, -1, -1, -1)
-        inputs = {name: value.to(self._device) for name, value in inputs.items()}
-        return {**inputs, "image_embeddings": features}
+        return [torch.from_numpy(embedding.features)[None].to(self._device)]
 
-    # --- between the image and the padded square ------------------------------------------------
+    @staticmethod
+    def _logit_side(embedding: Embedding) -> int:
+        # The decoder upscales twice by two.
+        return int(embedding.features.shape[-1]) * 4
+
+    # --- between the image and the square --------------------------------------------------------
 
     def upscale(
         self, embedding: Embedding, logits: NDArray[np.float32], size: tuple[int, int]
     ) -> NDArray[np.float32]:
         """Logits (M, m, m) over the padded input as float32 (M, height, width) over the image."""
-        import torch
-        from torch.nn.functional import interpolate
-
         height, width = (int(edge) for edge in embedding.input_size)
-        with torch.inference_mode():
-            square = interpolate(
-                torch.from_numpy(logits)[:, None], (self._side, self._side), mode="bilinear"
-            )
-            image = interpolate(square[..., :height, :width], size, mode="bilinear")
-        return image[:, 0].numpy()
+        square = resized(logits, (self._side, self._side))
+        return resized(square[:, :height, :width], size)
 
     def to_logit_grid(
         self, embedding: Embedding, maps: NDArray[np.float32], fill: float
     ) -> NDArray[np.float32]:
-        """Maps float32 (M, h, w) over the whole image as (M, m, m) over the padded input."""
-        import torch
-        from torch.nn.functional import interpolate, pad
-
-        side = embedding.features.shape[-1] * 4
+        """Maps float32 (M, h, w) over the whole image as (M, m, m) over the network's input."""
+        side = self._logit_side(embedding)
         height, width = (
             max(1, round(int(edge) * side / self._side)) for edge in embedding.input_size
         )
-        with torch.inference_mode():
-            grid = interpolate(
-                torch.from_numpy(maps)[:, None], (height, width), mode="bilinear", antialias=True
-            )
-            grid = pad(grid, (0, side - width, 0, side - height), value=fill)
-        return grid[:, 0].numpy()
+        return maps_to_square(maps, (height, width), side, fill)
 
     # --- evidence -----------------------------------------------------------------------------
 
@@ -240,79 +268,18 @@ class Sam:
         """
         import torch
 
+        self._loaded()
         if not embedding.attention_input.size:
             raise ModelError("the embedding was made without capture, so it holds no attention")
-        attention = _last_global(self._loaded()).attn
         grid = embedding.attention_input.shape[0]
-        rows = self._cells(embedding, mask, grid)
+        rows = cells_under(embedding, mask, grid, self._side)
         with torch.inference_mode():
-            weights = _attention_rows(
-                attention, torch.from_numpy(embedding.attention_input).to(self._device), rows
-            )
+            hidden = torch.from_numpy(embedding.attention_input).to(self._device)
+            weights = attention_rows(self._last_global().attn, hidden, rows)
         full = _numpy(weights).mean(axis=(0, 1)).reshape(grid, grid)
-        height, width = (-(-int(edge) * grid // self._side) for edge in embedding.input_size)
-        inside = full[:height, :width]
+        inside = inside_image(full, embedding, self._side)
         return np.asarray(inside / inside.sum(), dtype=np.float32)
-
-    def _cells(self, embedding: Embedding, mask: Mask, grid: int) -> NDArray[np.intp]:
-        """Flat indices of the grid cells that the mask's pixels fall into, at least one."""
-        y, x = np.nonzero(mask.bitmap)
-        scale = embedding.input_size / embedding.size * (grid / self._side)
-        rows = np.minimum(((y + mask.y0 + 0.5) * scale[0]).astype(np.intp), grid - 1)
-        columns = np.minimum(((x + mask.x0 + 0.5) * scale[1]).astype(np.intp), grid - 1)
-        return np.unique(rows * grid + columns)
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
     return tensor.float().cpu().numpy()
-
-
-def _last_global(network: Any) -> Any:
-    """The last layer of the vision encoder that attends to the whole image."""
-    layers = network.vision_encoder.layers
-    return layers[max(index for index, layer in enumerate(layers) if layer.window_size == 0)]
-
-
-@contextmanager
-def _watch_attention(network: Any, *, enabled: bool) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Note the input of the last global attention, for the length of one encoding."""
-    seen: dict[str, NDArray[np.float32]] = {}
-    if not enabled:
-        yield seen
-        return
-
-    def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        seen["input"] = _numpy(hidden)
-
-    handle = _last_global(network).attn.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-def _attention_rows(attention: Any, hidden: torch.Tensor, rows: NDArray[np.intp]) -> torch.Tensor:
-    """softmax(q kᵀ / √d + relative position) for some queries: (heads, len(rows), g · g).
-
-    Relative positions are decomposed by axis, as in Li et al., "MViTv2", CVPR 2022, section 4.1.
-    """
-    import torch
-
-    grid, heads = hidden.shape[0], attention.num_attention_heads
-    flat = hidden.reshape(grid * grid, -1)
-    width = flat.shape[1]
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    biases = [None] * 3 if bias is None else bias.split(width)
-    index = torch.from_numpy(rows).to(hidden.device)
-    linear = torch.nn.functional.linear
-    query = linear(flat[index], weight[:width], biases[0]).reshape(len(rows), heads, -1)
-    key = linear(flat, weight[width : 2 * width], biases[1]).reshape(grid * grid, heads, -1)
-    logits = torch.einsum("qhc,khc->hqk", query * attention.scale, key)
-    if attention.use_rel_pos:
-        vertical = attention.get_rel_pos(grid, grid, attention.rel_pos_h)[index // grid]
-        horizontal = attention.get_rel_pos(grid, grid, attention.rel_pos_w)[index % grid]
-        by_row = torch.einsum("qhc,qkc->hqk", query, vertical)
-        by_column = torch.einsum("qhc,qkc->hqk", query, horizontal)
-        logits = logits + (by_row[..., :, None] + by_column[..., None, :]).flatten(2)
-    return logits.softmax(dim=-1)
