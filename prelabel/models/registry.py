@@ -34,6 +34,7 @@ _DETECTORS = {
 }
 _SEGMENTERS = {
     "sam": "prelabel.models.sam:Sam",
+    "sam2": "prelabel.models.sam2:Sam2",
     "paint": "prelabel.models.paint:PaintSegmenter",
 }
 _STUFF_SCORERS = {
