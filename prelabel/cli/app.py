@@ -12,7 +12,14 @@ import typer
 
 from prelabel import __version__
 from prelabel.cli import console
-from prelabel.errors import ConnectorError, PrelabelError
+from prelabel.cli.models import models_app
+from prelabel.errors import (
+    ChangedError,
+    ConfigError,
+    ConnectorError,
+    LockedError,
+    PrelabelError,
+)
 
 __all__ = ["app", "main"]
 
@@ -24,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(models_app)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 _Device = Annotated[
@@ -67,20 +76,94 @@ def run(
     explain: Annotated[
         bool, typer.Option("--explain", help="Also store why each segment is there.")
     ] = False,
-    as_json: _Json = False,
+    retry: Annotated[
+        Literal["failed", "quarantined", "all"] | None,
+        typer.Option(help="Try again what failed, or killed its worker, before; or both."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Remove the folder's labels first, and start over.")
+    ] = False,
+    accept_change: Annotated[
+        bool,
+        typer.Option("--accept-change", help="Make labels of another config or weights again."),
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="k/N", help="Only part k, from 0, of N; see docs/reliability.md."),
+    ] = None,
+    engine: Annotated[
+        Literal["local", "inline"],
+        typer.Option(help="Supervised worker processes, or this process."),
+    ] = "local",
+    image_timeout: Annotated[
+        float,
+        typer.Option(min=1.0, metavar="SECONDS", help="A worker that is silent so long is killed."),
+    ] = 600.0,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The ledger's folder, if RUN is on a network drive."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Events as lines of JSON on stdout, for programs.")
+    ] = False,
 ) -> None:
     """Label every image of a source into a run folder.
 
-    Images that the folder already holds, labelled in the same way, are skipped: an interrupted run
-    goes on where it stopped.
+    What the folder already holds is kept: an interrupted run goes on where it stopped, and new
+    images of the source are added.
 
     Exit codes: 0 all done; 1 a bug; 2 a wrong argument or config; 3 some images failed, the others
-    are done; 7 the output cannot be written; 130 interrupted.
+    are done; 7 the output cannot be written; 11 another run is in the folder; 12 its labels were
+    made with another config or weights; 130 interrupted.
     """
-    from prelabel.cli.running import RunRequest, run_command
+    from prelabel.cli.running import JobRequest, RunRequest, run_command
 
-    request = RunRequest(config, source, out, limit, device, tuple(overrides or ()), explain)
+    job = JobRequest(
+        engine=engine,
+        image_timeout=image_timeout,
+        limit=limit,
+        shard=shard,
+        retry=() if retry is None else ("failed", "quarantined") if retry == "all" else (retry,),
+        fresh=fresh,
+        accept_change=accept_change,
+        state=state,
+    )
+    request = RunRequest(config, source, out, device, tuple(overrides or ()), explain, job)
     raise typer.Exit(run_command(request, as_json=as_json))
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="As given to `run`.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """How far a run is, also while it goes on, and its commonest errors."""
+    from prelabel.cli.jobs import status_command
+
+    status_command(run, state, as_json=as_json)
+
+
+@app.command()
+def repair(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="As given to `run`.")] = None,
+) -> None:
+    """Make a run's ledger anew from its labels; damaged labels are named and made again."""
+    from prelabel.cli.jobs import repair_command
+
+    repair_command(run, state)
+
+
+@app.command()
+def join(
+    shards: Annotated[list[Path], typer.Argument(metavar="SHARD…", help="Shards' run folders.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The folder of the whole run.")],
+) -> None:
+    """Put the shards of one run together."""
+    from prelabel.cli.jobs import join_command
+
+    raise typer.Exit(join_command(shards, out))
 
 
 @app.command()
@@ -121,17 +204,78 @@ def demo_scenes(
 def evaluate(
     prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A COCO panoptic JSON.")],
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="The JSON to compare with.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="The run that PRED was exported from: name the stages."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page with pictures.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the page finds the images.")
+    ] = None,
+    things_only: Annotated[bool, typer.Option("--things-only", help="Leave stuff out.")] = False,
+    stuff_only: Annotated[bool, typer.Option("--stuff-only", help="Leave things out.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first images of TRUTH.")
+    ] = None,
+    missing: Annotated[
+        Literal["error", "miss"],
+        typer.Option(help="What an image or category is that only TRUTH lists."),
+    ] = "error",
+    extra: Annotated[
+        Literal["error", "ignore"], typer.Option(help="What an image is that only PRED lists.")
+    ] = "error",
+    worst: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How many of the worst images are shown.")
+    ] = 12,
     as_json: _Json = False,
 ) -> None:
-    """Panoptic quality of labels against the truth, by category."""
-    from prelabel.cli.results import show_evaluation
-    from prelabel.review.evaluate import evaluate as measure
+    """How good labels are against the truth, and what there is to correct.
 
-    result = measure(prediction, truth)
-    if as_json:
-        console.show_json(result.to_json())
-    else:
-        show_evaluation(result)
+    Any two COCO panoptic files will do. Images are matched by file_name, categories by name.
+    """
+    from prelabel.cli.measuring import EvaluateRequest, evaluate_command
+    from prelabel.review.evaluate import EvaluateOptions
+    from prelabel.review.pairs import PairOptions
+
+    if things_only and stuff_only:
+        raise ConfigError("--things-only and --stuff-only leave nothing over; give one of them")
+    only: Literal["things", "stuff"] | None = None
+    if things_only or stuff_only:
+        only = "things" if things_only else "stuff"
+    options = EvaluateOptions(PairOptions(limit, missing, extra, only), run, worst)
+    evaluate_command(EvaluateRequest(prediction, truth, options, html, images), as_json=as_json)
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A COCO panoptic JSON.")],
+    as_json: _Json = False,
+) -> None:
+    """Name every rule that a COCO panoptic file breaks, with image and segment.
+
+    Exit codes: 0 clean; 2 the file cannot be read; 3 rules are broken.
+    """
+    from prelabel.cli.checking import validate_command
+
+    raise typer.Exit(validate_command(file, as_json=as_json))
+
+
+@app.command()
+def fix(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A COCO panoptic JSON.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the repaired copy.")],
+    as_json: _Json = False,
+) -> None:
+    """Repair a COCO panoptic file into a new folder, and say what was done.
+
+    Exit codes: 0 all repaired; 2 the file cannot be read; 3 something was left out or is still
+    broken.
+    """
+    from prelabel.cli.checking import fix_command
+
+    raise typer.Exit(fix_command(file, out, as_json=as_json))
 
 
 @app.command()
@@ -162,7 +306,7 @@ def demo(
 
 # --- exit codes -------------------------------------------------------------------------------
 
-_USAGE, _RETRYABLE, _DISK, _INTERRUPTED = 2, 5, 7, 130
+_USAGE, _RETRYABLE, _DISK, _LOCKED, _CHANGED, _INTERRUPTED = 2, 5, 7, 11, 12, 130
 _DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EFBIG}
 )
@@ -171,14 +315,19 @@ _DISK_ERRORS = frozenset(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit.
 
-    0 all done, 2 usage or config, 3 some images failed, 5 try again later, 7 the disk refuses, 130
-    interrupted. What nobody foresaw passes through: Python shows it and exits 1.
+    0 all done, 2 usage or config, 3 some images failed, 5 try again later, 7 the disk refuses, 11
+    in use, 12 another config than before, 130 interrupted. What nobody foresaw passes through:
+    Python shows it and exits 1.
     """
     # Threads that spin while they wait slow a run tenfold on a machine that does other work too;
     # the setting counts only before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="prelabel")
+    except LockedError as error:
+        _leave(f"error: {error}", _LOCKED)
+    except ChangedError as error:
+        _leave(f"error: {error}", _CHANGED)
     except PrelabelError as error:
         retryable = isinstance(error, ConnectorError) and error.retryable
         _leave(f"error: {error}", _RETRYABLE if retryable else _USAGE)

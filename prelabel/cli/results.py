@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prelabel.cli import console
 from prelabel.data import Ontology, PanopticLabel
-from prelabel.job.runner import Summary
-from prelabel.review.evaluate import Evaluation, Quality
+from prelabel.job.summary import Summary
+from prelabel.review.compare import KINDS
+from prelabel.review.evaluation import GROUPS, Evaluation
 
-__all__ = ["quality_rows", "show_evaluation", "show_segments", "show_summary", "summary_rows"]
+__all__ = [
+    "quality_rows",
+    "show_errors",
+    "show_evaluation",
+    "show_segments",
+    "show_summary",
+    "summary_rows",
+]
+
+_MOST_ROWS = 10
+"""Of lists that go on: the page and --json hold all."""
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, str]]:
@@ -17,6 +30,7 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     rows = [("images labelled", f"{summary.done} of {summary.total}")]
     for name, count in (
         ("failed", summary.failed),
+        ("quarantined", summary.quarantined),
         ("skipped, labelled before", summary.skipped),
         ("left over", summary.todo),
     ):
@@ -33,36 +47,118 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
 def show_summary(summary: Summary, out: Path) -> None:
     """A run's summary and where its labels are."""
     console.show_table("Run", ("", ""), summary_rows(summary))
+    show_errors(summary.errors)
     if summary.failures:
-        console.show_line(f"why images failed: {out / 'summary.json'}")
+        console.show_line(f"each failure: {out / 'summary.json'}; again: --retry failed")
     console.show_line(f"labels: {out / 'labels'}")
+
+
+def show_errors(errors: Sequence[Mapping[str, object]]) -> None:
+    """The commonest errors, if there are any."""
+    if errors:
+        rows = [
+            (f"{error['stage']}, {error['kind']}", str(error["count"]), str(error["example"]))
+            for error in errors
+        ]
+        console.show_table("Commonest errors", ("stage, kind", "images", "one of them"), rows)
 
 
 def quality_rows(evaluation: Evaluation) -> list[tuple[str, str, str, str, str]]:
     """Name, PQ, SQ, RQ (×100) and the number of categories, for all, things and stuff."""
-    means = (("all", evaluation.all), ("things", evaluation.things), ("stuff", evaluation.stuff))
-    return [(name, *_percentages(quality), str(quality.n)) for name, quality in means]
+    rows = []
+    for group in GROUPS:
+        quality = evaluation.quality(group)
+        pq, sq, rq = _percent(quality.pq), _percent(quality.sq), _percent(quality.rq)
+        rows.append((group, pq, sq, rq, str(quality.n)))
+    return rows
 
 
-def _percentages(quality: Quality) -> tuple[str, str, str]:
-    return f"{100 * quality.pq:.1f}", f"{100 * quality.sq:.1f}", f"{100 * quality.rq:.1f}"
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Means, then categories; fractions ×100."""
+    """Means, masks, categories, mistakes, stages to blame and the worst images; shares ×100."""
     columns = ("", "PQ", "SQ", "RQ", "categories")
     console.show_table("Panoptic quality ×100", columns, quality_rows(evaluation))
+    _show_figures(evaluation)
     rows = [
         (
             row.name,
-            *(f"{100 * value:.1f}" for value in (row.pq, row.sq, row.rq)),
+            *(_percent(value) for value in (row.pq, row.sq, row.rq, figures.accepted)),
             *(str(count) for count in (row.tp, row.fp, row.fn)),
         )
-        for row in evaluation.per_class
+        for row, figures in zip(evaluation.per_class, evaluation.category_figures, strict=True)
         if row.occurs
     ]
-    headings = ("category", "PQ", "SQ", "RQ", "found", "spurious", "missed")
+    headings = ("category", "PQ", "SQ", "RQ", "accepted", "found", "false", "missed")
     console.show_table("By category", headings, rows)
+    _show_mistakes(evaluation)
+    _show_blames(evaluation)
+    _show_worst(evaluation)
+
+
+def _show_figures(evaluation: Evaluation) -> None:
+    rows = []
+    for group in GROUPS:
+        figures = evaluation.figures[group]
+        shares = (
+            figures.accepted,
+            figures.accepted_of_predicted,
+            figures.miss_rate,
+            figures.mean_iou,
+            figures.boundary_iou,
+        )
+        rows.append((group, str(figures.segments), *(_percent(share) for share in shares)))
+    headings = ("", "truth", "accepted", "of predicted", "missed", "mean IoU", "boundary IoU")
+    console.show_table("Segments ×100", headings, rows)
+    bins = evaluation.figures["all"].histogram
+    names = [f"{index / len(bins):.1f}" for index in range(len(bins))]
+    kinds = evaluation.figures["all"].mistakes
+    absent = str(kinds["missed"] + kinds["wrong-class"])
+    console.show_table(
+        "Segments of the truth by IoU, from … on",
+        ("missed", *names),
+        [(absent, *(str(count) for count in bins))],
+    )
+
+
+def _show_mistakes(evaluation: Evaluation) -> None:
+    rows = [
+        (row.name, *(str(figures.mistakes[kind] or "") for kind in KINDS))
+        for row, figures in zip(evaluation.per_class, evaluation.category_figures, strict=True)
+        if sum(figures.mistakes.values())
+    ]
+    if rows:
+        console.show_table("What to correct", ("category", *KINDS), rows)
+    taken = [
+        (row.truth, row.predicted or "nothing", str(row.segments), f"{row.pixels:,}")
+        for row in evaluation.confusion
+        if row.truth is not None and row.predicted is not None and not row.right and row.segments
+    ]
+    if taken:
+        headings = ("truth", "taken for", "segments", "pixels")
+        console.show_table("Confusions", headings, taken[:_MOST_ROWS])
+
+
+def _show_blames(evaluation: Evaluation) -> None:
+    if evaluation.blames is None:
+        return
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for row in evaluation.blames:
+        counts[row.blame.stage, row.blame.reason, row.kind] += row.count
+    rows = [(stage, reason, kind, str(n)) for (stage, reason, kind), n in counts.most_common()]
+    headings = ("stage", "reason", "mistake", "count")
+    console.show_table("Which stage made the mistakes", headings, rows)
+
+
+def _show_worst(evaluation: Evaluation) -> None:
+    rows = [
+        (row.file_name, _percent(row.score), str(len(row.mistakes)))
+        for row in evaluation.worst[:_MOST_ROWS]
+    ]
+    if rows:
+        console.show_table("Worst images", ("image", "PQ of it", "mistakes"), rows)
 
 
 def show_segments(label: PanopticLabel, ontology: Ontology) -> None:

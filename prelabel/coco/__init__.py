@@ -5,11 +5,13 @@ image. A pixel's id is R + 256 G + 65536 B; 0 is void. Boxes in the JSON are xyw
 See Kirillov et al. 2019, "Panoptic Segmentation", and https://cocodataset.org/#format-data.
 
 Reading is strict about types and paths only: crowd regions, gaps in ids, missing scores and unknown
-keys are normal in the files of others. Writing is strict about everything.
+keys are normal in the files of others. Writing is strict about everything. `check_panoptic` names
+every rule that a file breaks, `repair_panoptic` writes a repaired copy.
 """
 
 from __future__ import annotations
 
+from prelabel.coco.checking import check_panoptic
 from prelabel.coco.codec import decode_ids, encode_ids, read_id_map, write_id_map
 from prelabel.coco.reading import PanopticFile, check_relative, parse_json, read_panoptic
 from prelabel.coco.records import (
@@ -23,9 +25,13 @@ from prelabel.coco.records import (
     count_values,
     measure_segments,
 )
+from prelabel.coco.repairing import repair_panoptic
+from prelabel.coco.repairs import Repair, RepairReport
+from prelabel.coco.rules import RULES, Problem
 from prelabel.coco.writing import PanopticWriter
 
 __all__ = [
+    "RULES",
     "CocoAnnotation",
     "CocoCategory",
     "CocoImage",
@@ -33,7 +39,11 @@ __all__ = [
     "ImageId",
     "PanopticFile",
     "PanopticWriter",
+    "Problem",
+    "Repair",
+    "RepairReport",
     "category_color",
+    "check_panoptic",
     "check_relative",
     "count_pairs",
     "count_values",
@@ -43,5 +53,6 @@ __all__ = [
     "parse_json",
     "read_id_map",
     "read_panoptic",
+    "repair_panoptic",
     "write_id_map",
 ]

@@ -17,7 +17,7 @@ from prelabel.coco.codec import read_id_map
 from prelabel.coco.records import CocoAnnotation, CocoCategory, CocoImage, CocoSegment, ImageId
 from prelabel.errors import ConfigError, LabelError
 
-__all__ = ["PanopticFile", "check_relative", "parse_json", "read_panoptic"]
+__all__ = ["PanopticFile", "check_relative", "parse_json", "read_document", "read_panoptic"]
 
 _Record: TypeAlias = Mapping[str, object]
 
@@ -59,19 +59,31 @@ def read_panoptic(json_path: Path) -> PanopticFile:
         LabelError: it is no JSON, or a key is missing, of the wrong type or an unsafe path.
     """
     path = Path(json_path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{path} is not UTF-8 text: {error}") from error
-    root = _Node(parse_json(text, str(path)), str(path))
+    root = _Node(read_document(path), str(path))
     return PanopticFile(
         path,
         tuple(_category(node) for node in root.items("categories", required=False)),
         tuple(_image(node) for node in root.items("images", required=False)),
         tuple(_annotation(node) for node in root.items("annotations")),
     )
+
+
+def read_document(path: Path) -> object:
+    """The content of a JSON file.
+
+    Raises:
+        ConfigError: there is no such file.
+        LabelError: it is no JSON in UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path} is not UTF-8 text: {error}") from error
+    if not text.strip():
+        raise LabelError(f"{path} is not valid JSON: it is empty")
+    return parse_json(text, str(path))
 
 
 def parse_json(text: str, where: str) -> object:

@@ -38,6 +38,7 @@ __all__ = [
     "Tally",
     "count_image",
     "evaluate",
+    "evaluate_files",
 ]
 
 
@@ -77,9 +78,17 @@ def evaluate(
         LabelError: a file is broken, or a prediction's PNG and JSON disagree.
     """
     options = options or EvaluateOptions()
+    return evaluate_files(PairedFiles(prediction, truth, options.pairs), options, progress)
+
+
+def evaluate_files(
+    files: PairedFiles,
+    options: EvaluateOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """As `evaluate`, of two files that are open already; `options.pairs` was used to open them."""
     if options.run is not None and not (options.run / "traces").is_dir():
         raise ConfigError(f"{options.run} is no run folder: it has no traces/ folder inside")
-    files = PairedFiles(prediction, truth, options.pairs)
     tally = Tally({row.category_id: (row.name, row.isthing) for row in files.categories}, options)
     for number, images in enumerate(files.images, start=1):
         pair = files.open(images)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from prelabel.coco import category_color
 from prelabel.data import Explanation, Frame, Heatmap, Ontology, PanopticLabel, Segment
@@ -16,6 +15,7 @@ from prelabel.images import decode
 from prelabel.job.explanations import read_explanations
 from prelabel.job.store import iterate_labels
 from prelabel.masks import resize_probs
+from prelabel.review.drawing import draw_tag, edges, fit_size, middle, resize_ids
 
 __all__ = ["draw_overlay", "most_doubtful", "write_overlays"]
 
@@ -50,9 +50,9 @@ def draw_overlay(
     explanations: Sequence[Explanation] = (),
 ) -> Image.Image:
     """Image, label and, where there are explanations, the most doubtful segment's heat map."""
-    size = _panel_size(frame.size)
+    size = fit_size(frame.size, _LONGEST)
     image = Image.fromarray(frame.pixels).resize(size[::-1], Image.Resampling.LANCZOS)
-    ids = _nearest(label.id_map, size)
+    ids = resize_ids(label.id_map, size)
     panels = [
         (image, f"{label.image_id}  {frame.size[1]} x {frame.size[0]}"),
         (
@@ -72,18 +72,6 @@ def most_doubtful(label: PanopticLabel) -> Segment | None:
     return min(label.segments, key=lambda segment: segment.score, default=None)
 
 
-def _panel_size(size: tuple[int, int]) -> tuple[int, int]:
-    scale = _LONGEST / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _nearest(id_map: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
-    """The id map at another size, each pixel the nearest one's id."""
-    rows = (np.arange(size[0]) + 0.5) * id_map.shape[0] / size[0]
-    columns = (np.arange(size[1]) + 0.5) * id_map.shape[1] / size[1]
-    return id_map[np.ix_(rows.astype(np.intp), columns.astype(np.intp))]
-
-
 # --- the label --------------------------------------------------------------------------------
 
 
@@ -98,40 +86,14 @@ def _draw_label(
         colors[segment.segment_id] = base * shade
     pixels = np.asarray(image, dtype=np.float64)
     blended = 0.35 * pixels + 0.65 * colors[ids]
-    blended[_edges(ids)] = 255
+    blended[edges(ids)] = 255
     panel = Image.fromarray(blended.astype(np.uint8))
     for segment in sorted(label.segments, key=lambda segment: segment.score):
         inside = ids == segment.segment_id
         if inside.any():
             name = ontology.by_id[segment.category_id].name
-            _tag(panel, _middle(inside), f"{name} {segment.score:.2f}")
+            draw_tag(panel, middle(inside), f"{name} {segment.score:.2f}")
     return panel
-
-
-def _edges(ids: NDArray[np.int32]) -> NDArray[np.bool_]:
-    edges = np.zeros(ids.shape, dtype=np.bool_)
-    edges[1:] |= ids[1:] != ids[:-1]
-    edges[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    return edges
-
-
-def _middle(inside: NDArray[np.bool_]) -> tuple[int, int]:
-    """The pixel (x, y) deepest inside a region, where a tag does least harm."""
-    depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return int(x), int(y)
-
-
-def _tag(panel: Image.Image, middle: tuple[int, int], text: str) -> None:
-    pen, font = ImageDraw.Draw(panel), ImageFont.load_default(13)
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    width, height = right - left, bottom - top
-    # Pushed inwards where it would leave the panel.
-    x = min(max(middle[0] - width / 2, 2), panel.width - width - 2)
-    y = min(max(middle[1] - height / 2, 2), panel.height - height - 2)
-    pen.text(
-        (x - left, y - top), text, font=font, fill=(255, 255, 255), stroke_width=2, stroke_fill=_INK
-    )
 
 
 # --- the heat map -----------------------------------------------------------------------------
@@ -159,7 +121,7 @@ def _draw_heat(
     )
     grey = np.asarray(image.convert("L"), dtype=np.float64)[:, :, None]
     blended = 0.45 * grey + 0.55 * colors
-    blended[_edges((ids == segment.segment_id).astype(np.int32))] = 255
+    blended[edges((ids == segment.segment_id).astype(np.int32))] = 255
     return Image.fromarray(blended.astype(np.uint8)), f"{title}\n{heatmap.question}"
 
 

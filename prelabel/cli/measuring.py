@@ -1,0 +1,63 @@
+"""The evaluate command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from prelabel.cli import console
+from prelabel.cli.results import show_evaluation
+from prelabel.errors import ConfigError
+from prelabel.review.evaluate import EvaluateOptions, evaluate_files
+from prelabel.review.pairs import PairedFiles
+
+__all__ = ["EvaluateRequest", "evaluate_command"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """The arguments of `prelabel evaluate`."""
+
+    prediction: Path
+    truth: Path
+    options: EvaluateOptions
+    html: Path | None = None
+    images: Path | None = None
+
+
+def evaluate_command(request: EvaluateRequest, *, as_json: bool) -> None:
+    """Compare, and show what came of it."""
+    if request.images is not None and not request.images.is_dir():
+        raise ConfigError(f"the folder of images {request.images} does not exist")
+    if request.html is not None and not request.html.parent.is_dir():
+        raise ConfigError(f"the folder {request.html.parent} does not exist; make it first")
+    files = PairedFiles(request.prediction, request.truth, request.options.pairs)
+    with _bar("comparing") as progress:
+        evaluation = evaluate_files(files, request.options, progress)
+    if request.html is not None:
+        from prelabel.review.page import PageSource, write_page
+
+        source = PageSource(files, request.images, request.options.run)
+        write_page(request.html, evaluation, source)
+        console.note(f"page: {request.html}")
+    if as_json:
+        console.show_json(evaluation.to_json())
+    else:
+        show_evaluation(evaluation)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere; calls it with how many are done, and of how many."""
+    stderr = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=stderr, transient=True, disable=not stderr.is_terminal
+    ) as progress:
+        task = progress.add_task("")
+        yield lambda done, total: progress.update(task, completed=done, total=total)
