@@ -2,6 +2,8 @@
 
 PrelabelError
 ├── ConfigError      a config, an option or an argument is wrong: tell the user, exit 2
+│   ├── LockedError  another process works on the same run folder, exit 11
+│   └── ChangedError the run's labels were made with another config or other weights, exit 12
 ├── ImageError       one image cannot be read: a failure of that image, not of the job
 ├── ModelError       weights are missing or do not fit, or a network cannot do what is asked
 ├── LabelError       a mask, a stage output or a label breaks its own rules
@@ -13,10 +15,12 @@ Every message is a sentence that names the file or key and says what to do.
 from __future__ import annotations
 
 __all__ = [
+    "ChangedError",
     "ConfigError",
     "ConnectorError",
     "ImageError",
     "LabelError",
+    "LockedError",
     "ModelError",
     "PrelabelError",
 ]
@@ -28,6 +32,14 @@ class PrelabelError(Exception):
 
 class ConfigError(PrelabelError):
     """A config, an option or a command-line argument is wrong."""
+
+
+class LockedError(ConfigError):
+    """Another process works on the same run folder."""
+
+
+class ChangedError(ConfigError):
+    """A run's labels were made with another config or other weights than are asked for now."""
 
 
 class ImageError(PrelabelError):

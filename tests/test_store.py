@@ -26,6 +26,8 @@ from prelabel.data import (
 from prelabel.errors import ConfigError, LabelError
 from prelabel.files import file_sha256, write_atomically
 from prelabel.job.explanations import read_explanations
+from prelabel.job.protocol import Task
+from prelabel.job.repair import adopt
 from prelabel.job.store import LabelStore, Provenance, iterate_labels, list_labels, read_label
 
 RECORD = ImageRecord("sub/été 1.jpg", "/photos/sub/été 1.jpg", "ref-9")
@@ -99,13 +101,14 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_done_is_the_same_image_made_in_the_same_way(tmp_path: Path) -> None:
-    store = LabelStore(tmp_path)
-    assert not store.is_done(RECORD, "f00d")
+    store, task = LabelStore(tmp_path), Task(RECORD)
+    assert adopt(tmp_path, [task], "f00d") == {}
     store.write(RECORD, _label(), MADE)
-    assert store.is_done(RECORD, "f00d")
-    assert not store.is_done(RECORD, "beef")
-    assert not store.is_done(ImageRecord("other.jpg", ""), "f00d")
-    assert not store.is_done(RECORD, "f00d", explained=True)
+    (row,) = adopt(tmp_path, [task], "f00d").values()
+    assert (row.status, row.explained, row.segments) == ("done", False, len(_label().segments))
+    assert adopt(tmp_path, [task], "beef") == {}
+    assert adopt(tmp_path, [Task(RECORD, "changed")], "f00d") == {}
+    assert adopt(tmp_path, [Task(ImageRecord("other.jpg", ""))], "f00d") == {}
 
 
 @pytest.mark.parametrize("suffix", ["png", "json"])
@@ -118,7 +121,7 @@ def test_a_damaged_pair_is_neither_done_nor_read(tmp_path: Path, suffix: str, da
     path.unlink()
     if damage != "missing":
         path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "other": b"{}"}[damage])
-    assert not store.is_done(RECORD, "f00d")
+    assert adopt(tmp_path, [Task(RECORD)], "f00d") == {}
     with pytest.raises(LabelError, match=key):
         read_label(tmp_path, key)
 

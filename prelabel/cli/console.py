@@ -5,6 +5,7 @@ Names come from files and are never read as markup.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
@@ -30,7 +31,16 @@ from rich.text import Text
 from prelabel.data import Failure, ImageRecord
 from prelabel.job.progress import Progress
 
-__all__ = ["RunDisplay", "note", "set_up_logging", "show_json", "show_line", "show_table"]
+__all__ = [
+    "EventLines",
+    "RunDisplay",
+    "note",
+    "set_up_logging",
+    "show_event",
+    "show_json",
+    "show_line",
+    "show_table",
+]
 
 _EVERY = 10
 """Off a terminal, a line is written after so many images."""
@@ -54,6 +64,13 @@ def note(text: str) -> None:
 def show_json(document: Mapping[str, object]) -> None:
     """A document on stdout, for programs."""
     sys.stdout.write(json.dumps(document, ensure_ascii=True, allow_nan=False, indent=2) + "\n")
+
+
+def show_event(name: str, document: Mapping[str, object]) -> None:
+    """A line of JSON on stdout, at once, for programs that watch."""
+    line = json.dumps({"event": name, **document}, ensure_ascii=True, allow_nan=False)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -133,15 +150,26 @@ class RunDisplay:
         self._print(f"failed ({failure.stage}, {failure.kind}): {failure.message}")
         self._step()
 
+    def quarantined(self, failure: Failure) -> None:
+        self._progress.failed += 1
+        self._print(f"quarantined ({failure.kind}): {failure.message}")
+        self._step()
+
     def skipped(self, record: ImageRecord) -> None:
         self._progress.skipped += 1
         self._step()
 
+    def failed_before(self, failure: Failure) -> None:
+        self._progress.skipped += 1
+        self._step()
+
     def stopping(self) -> None:
-        self._print("interrupted: finishing the image in hand; once more stops at once")
+        self._print("interrupted: finishing the images in hand; once more stops at once")
 
     def _step(self) -> None:
         progress = self._progress
+        if not progress.rate() and progress.seen < progress.total:
+            return  # what was done before needs no bar
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -159,3 +187,28 @@ class RunDisplay:
 
     def _print(self, text: str) -> None:
         self._console.print(_printable(text))
+
+
+class EventLines:
+    """An `Observer` that writes one JSON object per line on stdout."""
+
+    def started(self, total: int) -> None:
+        show_event("started", {"total": total})
+
+    def done(self, record: ImageRecord, segments: int) -> None:
+        show_event("done", {"image_id": record.image_id, "segments": segments})
+
+    def failed(self, failure: Failure) -> None:
+        show_event("failed", dataclasses.asdict(failure))
+
+    def quarantined(self, failure: Failure) -> None:
+        show_event("quarantined", dataclasses.asdict(failure))
+
+    def skipped(self, record: ImageRecord) -> None:
+        """Not told one by one: a resumed run has thousands; the summary counts them."""
+
+    def failed_before(self, failure: Failure) -> None:
+        """As `skipped`."""
+
+    def stopping(self) -> None:
+        show_event("stopping", {})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from prelabel import __version__
 from prelabel.cli import console
@@ -12,12 +14,20 @@ from prelabel.cli.connect import open_sink, open_source
 from prelabel.cli.results import show_summary
 from prelabel.config import Config, dump_config, load_config
 from prelabel.errors import ConfigError
+from prelabel.job.engines.devices import worker_devices
+from prelabel.job.engines.inline import InlineEngine
+from prelabel.job.engines.local import LocalEngine
 from prelabel.job.export import export_labels
-from prelabel.job.runner import JobOptions, Summary, run_job
-from prelabel.job.store import LabelStore
+from prelabel.job.progress import Observer
+from prelabel.job.protocol import Engine, Labeller, WorkerOptions, WorkerPlan
+from prelabel.job.runner import JobOptions, run_job
+from prelabel.job.shards import Shard
+from prelabel.job.summary import Summary
 from prelabel.ports import ImageSource
 
 __all__ = [
+    "EngineName",
+    "JobRequest",
     "RunRequest",
     "exit_code",
     "export_run",
@@ -25,6 +35,23 @@ __all__ = [
     "resolve_config",
     "run_command",
 ]
+
+EngineName = Literal["local", "inline"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """How the work is done, and what of it; see `JobOptions` and the engines."""
+
+    engine: EngineName = "local"
+    image_timeout: float = 600.0
+    limit: int | None = None
+    shard: str | None = None
+    retry: Collection[str] = ()
+    fresh: bool = False
+    again: bool = False
+    accept_change: bool = False
+    state: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +61,10 @@ class RunRequest:
     config: Path
     source: str | None = None
     out: str | None = None
-    limit: int | None = None
     device: str | None = None
     overrides: tuple[str, ...] = ()
     explain: bool = False
+    job: JobRequest = JobRequest()
 
 
 def run_command(request: RunRequest, *, as_json: bool) -> int:
@@ -45,9 +72,10 @@ def run_command(request: RunRequest, *, as_json: bool) -> int:
     config = resolve_config(request)
     if config.source is None:
         raise ConfigError(f"{request.config} names no source; add `source:`, or give --source")
-    summary = label_source(config, open_source(config.source), limit=request.limit)
+    display = console.EventLines() if as_json else None
+    summary = label_source(config, open_source(config.source), request.job, display)
     if as_json:
-        console.show_json({"out": config.out} | summary.to_json())
+        console.show_event("summary", {"out": config.out} | summary.to_json())
     else:
         show_summary(summary, Path(config.out))
     return exit_code(summary)
@@ -64,47 +92,70 @@ def resolve_config(request: RunRequest) -> Config:
 
 
 def label_source(
-    config: Config, source: ImageSource, *, limit: int | None = None, again: bool = False
+    config: Config,
+    source: ImageSource,
+    job: JobRequest | None = None,
+    observer: Observer | None = None,
 ) -> Summary:
-    """Check everything that can be wrong, load the networks, and label.
+    """Check everything that can be wrong, load the networks where there is work, and label.
 
     Args:
         config: where labels go, and how they are made.
         source: the images.
-        limit: at most so many of them, None for all.
-        again: whether what is labelled already is labelled again.
+        job: which of them, and by which engine.
+        observer: watches the run; None draws a bar.
 
     Raises:
         ConfigError: the source is empty, the output cannot be written, weights are missing. All
             of it is told before any network loads.
     """
-    next(iter(source.records()), None)
+    job = job or JobRequest()
+    shard = None if job.shard is None else Shard.parse(job.shard)
+    root = Path(config.out) / shard.folder if shard else Path(config.out)
     # The label depends on everything up to merge; explanations come on top and are looked for.
-    options = JobOptions(
+    options = WorkerOptions(
         f"prelabel {__version__}",
         config.fingerprint("merge"),
-        dump_config(config),
-        limit,
         config.explain.enabled,
-        again,
         config.batch_size,
     )
-    store = LabelStore(config.out)
+    plan = WorkerPlan(partial(_load_pipeline, config), source, root, options)
+    what = JobOptions(
+        config_yaml=dump_config(config),
+        limit=job.limit,
+        shard=shard,
+        retry=job.retry,
+        fresh=job.fresh,
+        again=job.again,
+        accept_change=job.accept_change,
+        state=job.state,
+    )
+    if observer is not None:
+        return run_job(_engine(config, job), plan, what, observer)
+    with console.RunDisplay() as display:
+        return run_job(_engine(config, job), plan, what, display)
+
+
+def _engine(config: Config, job: JobRequest) -> Engine:
+    if job.engine == "inline":
+        return InlineEngine(config.device)
+    return LocalEngine(worker_devices(config.device), job.image_timeout)
+
+
+def _load_pipeline(config: Config, device: str) -> Labeller:
+    """In the worker's process: the networks, ready."""
+    console.set_up_logging()
 
     from prelabel.pipeline import Pipeline
 
-    start = time.perf_counter()
-    pipeline = Pipeline.from_config(config).load()
-    console.note(f"networks loaded in {time.perf_counter() - start:.1f} s")
-    with console.RunDisplay() as display:
-        return run_job(pipeline, source, store, options, display)
+    return Pipeline.from_config(config, device=device).load()
 
 
 def exit_code(summary: Summary) -> int:
     """0 all done, 3 some images failed, 130 interrupted."""
     if summary.interrupted:
         return 130
-    return 3 if summary.failed else 0
+    return 3 if summary.failed or summary.quarantined else 0
 
 
 def export_run(run: Path, to: str, out: Path) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prelabel.cli import console
 from prelabel.cli.results import show_segments
-from prelabel.cli.running import exit_code, label_source
+from prelabel.cli.running import JobRequest, exit_code, label_source
 from prelabel.config import Config, build_config
 from prelabel.data import Frame, ImageRecord, PanopticLabel, image_key
 from prelabel.errors import ConfigError, ImageError
@@ -33,6 +33,9 @@ class _OneFrame:
 
     def read(self, record: ImageRecord) -> Frame:
         return self._frame
+
+    def stamp(self, record: ImageRecord) -> str:
+        return ""
 
 
 def image_command(
@@ -80,7 +83,8 @@ def _config(names: tuple[str, str], out: Path | None, device: str | None) -> Con
 
 def _label(frame: Frame, config: Config, out: Path | None) -> tuple[PanopticLabel | None, int]:
     if out is not None:
-        summary = label_source(config, _OneFrame(frame), again=True)
+        job = JobRequest(engine="inline", again=True)
+        summary = label_source(config, _OneFrame(frame), job)
         if not summary.done:
             return None, exit_code(summary)
         return read_label(out, image_key(frame.record.image_id))[0], exit_code(summary)

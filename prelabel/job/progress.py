@@ -19,7 +19,14 @@ class Observer(Protocol):
 
     def failed(self, failure: Failure) -> None: ...
 
-    def skipped(self, record: ImageRecord) -> None: ...
+    def quarantined(self, failure: Failure) -> None:
+        """An image took its worker down, the last time all by itself."""
+
+    def skipped(self, record: ImageRecord) -> None:
+        """An image was labelled before, in the same way."""
+
+    def failed_before(self, failure: Failure) -> None:
+        """An image failed or was quarantined in an earlier run, and is not tried again."""
 
     def stopping(self) -> None:
         """A first interrupt came: the image in hand will be the last."""
@@ -34,7 +41,11 @@ class Silence:
 
     def failed(self, failure: Failure) -> None: ...
 
+    def quarantined(self, failure: Failure) -> None: ...
+
     def skipped(self, record: ImageRecord) -> None: ...
+
+    def failed_before(self, failure: Failure) -> None: ...
 
     def stopping(self) -> None: ...
 

@@ -1,333 +1,248 @@
-"""The loop over a source: one image at a time, where one bad image is data and not the end."""
+"""A run over a source: what is left to do goes to an engine, what comes back into the ledger.
+
+One bad image is data and not the end. What is done stays done, whatever ends the run.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
-import logging
-import sys
-import threading
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from prelabel.data import (
-    Explanation,
-    Failure,
-    Frame,
-    ImageRecord,
-    PanopticLabel,
-    Trace,
-    image_key,
-)
-from prelabel.errors import ImageError
-from prelabel.files import file_sha256, write_atomically
+from prelabel.data import ImageRecord, image_key
+from prelabel.errors import ConfigError
+from prelabel.files import write_atomically
+from prelabel.job.changes import refuse_change
 from prelabel.job.interrupts import interrupts
+from prelabel.job.ledger import LEDGER_NAME, Ledger, Row
+from prelabel.job.lock import locked
+from prelabel.job.planning import Plan, label_keys, make_plan, reap
 from prelabel.job.progress import Observer, Silence
-from prelabel.job.store import LabelStore, Provenance
-from prelabel.ports import ImageSource
+from prelabel.job.protocol import (
+    Broken,
+    Done,
+    Engine,
+    Event,
+    Failed,
+    Quarantined,
+    Started,
+    Task,
+    WorkerPlan,
+)
+from prelabel.job.repair import adopt, rows_from_labels
+from prelabel.job.shards import Shard
+from prelabel.job.store import LabelStore
+from prelabel.job.summary import Summary, Tally, write_summary
 
-__all__ = ["JobOptions", "LabelledImage", "Labeller", "Summary", "run_job"]
-
-_LOGGER = logging.getLogger(__name__)
-
-
-class LabelledImage(Protocol):
-    """What a labeller says about one image; `pipeline.Labelled` is one."""
-
-    @property
-    def label(self) -> PanopticLabel: ...
-
-    @property
-    def trace(self) -> Trace: ...
-
-    @property
-    def explanations(self) -> tuple[Explanation, ...]: ...
-
-    @property
-    def seconds(self) -> Mapping[str, float]: ...
-
-
-class Labeller(Protocol):
-    """Labels frames, in order; `pipeline.Pipeline` is one."""
-
-    def run(
-        self, frames: Sequence[Frame], *, explain: bool | None = None
-    ) -> Sequence[LabelledImage]: ...
+__all__ = ["JobOptions", "run_job"]
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How a run goes.
+    """Which images a run is about.
 
     Attributes:
-        tool: name and version, kept with each label.
-        fingerprint: of the config and weights; labels with the same one are not made again.
         config_yaml: the resolved config, kept as `config.yaml`.
         limit: at most so many images of the source, None for all.
-        explain: whether explanations are made and kept.
-        again: whether what is labelled already is labelled again.
-        batch_size: images that go through the networks together.
+        shard: a part of the source, for one of several machines.
+        retry: of what failed before, "failed" and "quarantined" images are tried again.
+        fresh: what the folder holds of earlier runs is removed first.
+        again: what is labelled already is labelled again, whatever made it.
+        accept_change: labels made with another config or other weights are made again.
+        state: a folder on this machine for the ledger, where the run's folder is on another.
     """
 
-    tool: str
-    fingerprint: str
     config_yaml: str = ""
     limit: int | None = None
-    explain: bool = False
+    shard: Shard | None = None
+    retry: Collection[str] = ()
+    fresh: bool = False
     again: bool = False
-    batch_size: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run did: `total = done + failed + skipped + todo`.
-
-    Attributes:
-        total: images the run was about.
-        done: labelled now.
-        failed: with a failure each.
-        skipped: labelled before in the same way.
-        todo: left over by an interrupt.
-        segments: in the labels made now.
-        seconds: wall-clock per stage, with "read" and "write".
-        wall_seconds: of the whole loop.
-        failures: one per failed image.
-        peak_memory_mb: most memory the process held, MiB; None where the system does not tell.
-        interrupted: whether a signal ended it.
-    """
-
-    total: int
-    done: int = 0
-    failed: int = 0
-    skipped: int = 0
-    segments: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    wall_seconds: float = 0.0
-    failures: tuple[Failure, ...] = ()
-    peak_memory_mb: float | None = None
-    interrupted: bool = False
-
-    @property
-    def todo(self) -> int:
-        return self.total - self.done - self.failed - self.skipped
-
-    def to_json(self) -> dict[str, object]:
-        """As in `summary.json`; seconds to the millisecond."""
-        document = dataclasses.asdict(self) | {"todo": self.todo}
-        document["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
-        document["wall_seconds"] = round(self.wall_seconds, 3)
-        return document
+    accept_change: bool = False
+    state: Path | None = None
 
 
 def run_job(
-    pipeline: Labeller,
-    source: ImageSource,
-    store: LabelStore,
+    engine: Engine,
+    plan: WorkerPlan,
     options: JobOptions,
     observer: Observer | None = None,
 ) -> Summary:
-    """Label every image of `source` into `store`.
+    """Label every image of `plan.source` that has no label yet into `plan.root`.
 
-    Failures of single images end up in the summary. The first SIGINT or SIGTERM lets the image in
+    Failures of single images end up in the summary. The first SIGINT or SIGTERM lets the images in
     hand finish, the second stops at once.
 
     Raises:
-        ConfigError: the source is missing or empty.
+        ConfigError: the source is missing or empty, or the ledger is damaged.
+        LockedError: another run is in the same folder.
+        ChangedError: the folder's labels were made with another config or other weights.
         OSError: the output can no longer be written; what is done stays done.
     """
     observer = observer or Silence()
-    records = list(itertools.islice(source.records(), options.limit))
-    write_atomically(store.root / "config.yaml", options.config_yaml.encode())
-    tally, start = _Tally(len(records)), time.perf_counter()
-    observer.started(len(records))
+    tasks = _list(plan, options)
+    # Says at once, before anything loads, whether the folder can be written.
+    LabelStore(plan.root)
+    with locked(plan.root):
+        if options.fresh:
+            _clear(plan.root, options)
+        reap(plan.root)
+        with _open_ledger(plan.root, options) as ledger:
+            kept = refuse_change(ledger, plan.options.fingerprint, options)
+            ledger.set_meta("total", str(len(tasks)))
+            rows = ledger.rows() if kept and not options.again else {}
+            keys = set() if options.again else label_keys(plan.root)
+            unknown = [
+                task
+                for task in tasks
+                if task.record.image_id not in rows and image_key(task.record.image_id) in keys
+            ]
+            for image_id, row in adopt(plan.root, unknown, plan.options.fingerprint).items():
+                rows[image_id] = row
+                ledger.mark(image_id, row)
+            work = make_plan(
+                tasks,
+                rows,
+                keys,
+                explain=plan.options.explain,
+                retry=options.retry,
+            )
+            return _Run(engine, plan, options, ledger, observer).go(work)
+
+
+def _list(plan: WorkerPlan, options: JobOptions) -> list[Task]:
+    records: Iterator[ImageRecord] = plan.source.records()
+    if options.shard is not None:
+        shard = options.shard
+        records = (record for record in records if shard.holds(record.image_id))
+    return [
+        Task(record, plan.source.stamp(record))
+        for record in itertools.islice(records, options.limit)
+    ]
+
+
+def _clear(root: Path, options: JobOptions) -> None:
+    for name in ("labels", "traces", "explanations"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    for path in _ledger_files(root, options):
+        path.unlink(missing_ok=True)
+    LabelStore(root)
+
+
+def _ledger_files(root: Path, options: JobOptions) -> list[Path]:
+    path = (options.state or root) / LEDGER_NAME
+    return [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+
+
+@contextmanager
+def _open_ledger(root: Path, options: JobOptions) -> Iterator[Ledger]:
+    """The ledger; where there is none but labels are, it is made from them."""
+    folder = options.state or root
     try:
-        with interrupts(observer) as interrupted:
-            _Job(pipeline, source, store, options, tally, observer).run(records, interrupted)
-    except BaseException as error:
-        tally.interrupted = isinstance(error, KeyboardInterrupt)
-        # On a full disk this fails as well; then the first error is the one to be seen.
-        with suppress(OSError):
-            _write_summary(store, tally.summary(start))
-        raise
-    summary = tally.summary(start)
-    _write_summary(store, summary)
-    return summary
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    new = not (folder / LEDGER_NAME).exists()
+    with Ledger(folder / LEDGER_NAME) as ledger:
+        if new or ledger.meta("complete") is None:
+            found = rows_from_labels(root)
+            ledger.replace(found.rows)
+            if found.fingerprint:
+                ledger.set_meta("fingerprint", found.fingerprint)
+            ledger.set_meta("complete", "yes")
+        yield ledger
 
 
-# --- some images ------------------------------------------------------------------------------
+class _Run:
+    """One run, once it is known what there is to do."""
 
+    def __init__(
+        self,
+        engine: Engine,
+        plan: WorkerPlan,
+        options: JobOptions,
+        ledger: Ledger,
+        observer: Observer,
+    ) -> None:
+        self._engine, self._plan, self._options = engine, plan, options
+        self._ledger, self._observer = ledger, observer
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """The parts of one run, and its way through the records."""
+    def go(self, work: Plan) -> Summary:
+        write_atomically(self._plan.root / "config.yaml", self._options.config_yaml.encode())
+        tally = self._begin(work)
+        self._records = {task.record.image_id: task.record for task in work.todo}
+        try:
+            with interrupts(self._observer) as stopping:
+                self._engine.run(self._plan, work.todo, self._handler(tally), stopping)
+                tally.interrupted = stopping.is_set() and tally.summary().todo > 0
+            self._ledger.flush()
+        except BaseException as error:
+            tally.interrupted = isinstance(error, KeyboardInterrupt)
+            # On a full disk these fail as well; then the first error is the one to be seen.
+            with suppress(OSError):
+                self._ledger.flush()
+            with suppress(OSError):
+                write_summary(self._plan.root, tally.summary())
+            raise
+        summary = tally.summary()
+        write_summary(self._plan.root, summary)
+        return summary
 
-    pipeline: Labeller
-    source: ImageSource
-    store: LabelStore
-    options: JobOptions
-    tally: _Tally
-    observer: Observer
+    def _begin(self, work: Plan) -> Tally:
+        tally = Tally(work.total)
+        tally.skipped = len(work.skipped)
+        tally.failed, tally.quarantined = len(work.failed), len(work.quarantined)
+        tally.failures += [*work.failed, *work.quarantined]
+        self._observer.started(work.total)
+        for record in work.skipped:
+            self._observer.skipped(record)
+        for failure in (*work.failed, *work.quarantined):
+            self._observer.failed_before(failure)
+        return tally
 
-    def run(self, records: Sequence[ImageRecord], interrupted: threading.Event) -> None:
-        """Label all that is not labelled yet, in batches; what is in hand is always finished."""
-        batch: list[Frame] = []
-        for record in records:
-            if interrupted.is_set():
-                break
-            if self._is_done(record):
-                self.tally.skipped += 1
-                self.observer.skipped(record)
-                continue
-            frame = self._read(record)
-            if frame is not None:
-                batch.append(frame)
-            if len(batch) == self.options.batch_size:
-                self._label(batch)
-                batch = []
-        self._label(batch)
-        self.tally.interrupted = interrupted.is_set() and self.tally.todo > 0
+    def _handler(self, tally: Tally) -> Callable[[Event], None]:
+        def handle(event: Event) -> None:
+            if isinstance(event, Done):
+                self._done(event, tally)
+            elif isinstance(event, (Failed, Quarantined)):
+                self._failed(event, tally)
+            elif isinstance(event, Broken):
+                raise OSError(event.number, event.reason, event.filename)
+            elif isinstance(event, Started):
+                self._ledger.flush_if_due()
 
-    def _is_done(self, record: ImageRecord) -> bool:
-        options = self.options
-        return not options.again and self.store.is_done(
-            record, options.fingerprint, explained=options.explain
+        return handle
+
+    def _done(self, event: Done, tally: Tally) -> None:
+        explained = self._plan.options.explain
+        self._ledger.mark(
+            event.image_id, Row("done", event.stamp, explained, segments=event.segments)
         )
+        tally.done += 1
+        tally.segments += event.segments
+        tally.add_seconds(event.seconds)
+        self._observer.done(self._records[event.image_id], event.segments)
 
-    def _read(self, record: ImageRecord) -> Frame | None:
-        try:
-            with self.tally.clock("read"):
-                return self.source.read(record)
-        except Exception as error:  # the boundary: whatever one image does, the others go on
-            self._fail(record, error)
-            return None
-
-    def _label(self, frames: Sequence[Frame]) -> None:
-        """Label a batch; where that fails, each image by itself, so that only the bad one fails."""
-        if not frames:
-            return
-        try:
-            results = self.pipeline.run(frames, explain=self.options.explain)
-        except Exception as error:  # the same boundary
-            if len(frames) == 1:
-                self._fail(frames[0].record, error)
-                return
-            for frame in frames:
-                self._label([frame])
-            return
-        for frame, result in zip(frames, results, strict=True):
-            self._keep(frame.record, result)
-
-    def _keep(self, record: ImageRecord, result: LabelledImage) -> None:
-        """An error from here on is the output's, not the image's: it ends the run."""
-        self.tally.add_seconds(result.seconds)
-        with self.tally.clock("write"):
-            _write(record, result, self.store, self.options)
-        self.tally.done += 1
-        self.tally.segments += len(result.label.segments)
-        self.observer.done(record, len(result.label.segments))
-
-    def _fail(self, record: ImageRecord, error: Exception) -> None:
-        failure = _failure(record, error)
-        _LOGGER.debug("%s failed", record.image_id, exc_info=error)
-        self.tally.failures.append(failure)
-        self.observer.failed(failure)
-
-
-def _write(
-    record: ImageRecord, result: LabelledImage, store: LabelStore, options: JobOptions
-) -> None:
-    key = image_key(record.image_id)
-    store.write_trace(key, result.trace)
-    if options.explain:
-        store.write_explanations(key, result.explanations)
-    provenance = Provenance(
-        options.tool,
-        options.fingerprint,
-        {name: round(value, 4) for name, value in result.seconds.items()},
-    )
-    # The pair comes last: where it stands, all that belongs to the image does.
-    store.write(record, result.label, provenance, source_sha256=_source_sha256(record))
-
-
-def _source_sha256(record: ImageRecord) -> str:
-    """Of the image file, where it is one of this machine's; it was read a moment ago."""
-    path = Path(record.uri)
-    try:
-        return file_sha256(path) if path.is_file() else ""
-    except OSError:
-        return ""
-
-
-def _failure(record: ImageRecord, error: Exception) -> Failure:
-    if isinstance(error, ImageError):
-        return Failure(record.image_id, "decode", error.kind, str(error))
-    kind = "memory" if isinstance(error, MemoryError) else type(error).__name__
-    # The pipeline notes on its errors in which stage they rose.
-    notes = [note.removeprefix("stage: ") for note in getattr(error, "__notes__", ())]
-    stage = notes[0] if notes else "label"
-    return Failure(record.image_id, stage, kind, f"{record.image_id}: {error or kind}")
-
-
-# --- the whole --------------------------------------------------------------------------------
-
-
-class _Tally:
-    """The counts of a run while it goes."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.done = self.skipped = self.segments = 0
-        self.failures: list[Failure] = []
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.interrupted = False
-
-    @property
-    def todo(self) -> int:
-        return self.total - self.done - self.skipped - len(self.failures)
-
-    def add_seconds(self, seconds: Mapping[str, float]) -> None:
-        for stage, value in seconds.items():
-            self.seconds[stage] += value
-
-    @contextmanager
-    def clock(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start
-
-    def summary(self, start: float) -> Summary:
-        return Summary(
-            total=self.total,
-            done=self.done,
-            failed=len(self.failures),
-            skipped=self.skipped,
-            segments=self.segments,
-            seconds=dict(self.seconds),
-            wall_seconds=time.perf_counter() - start,
-            failures=tuple(self.failures),
-            peak_memory_mb=_peak_memory_mb(),
-            interrupted=self.interrupted,
+    def _failed(self, event: Failed | Quarantined, tally: Tally) -> None:
+        failure = event.failure
+        status = "failed" if isinstance(event, Failed) else "quarantined"
+        self._ledger.mark(
+            failure.image_id,
+            Row(
+                "failed" if isinstance(event, Failed) else "quarantined",
+                event.stamp,
+                stage=failure.stage,
+                kind=failure.kind,
+                message=failure.message,
+            ),
         )
-
-
-def _write_summary(store: LabelStore, summary: Summary) -> None:
-    text = json.dumps(summary.to_json(), ensure_ascii=True, indent=2) + "\n"
-    write_atomically(store.root / "summary.json", text.encode())
-
-
-def _peak_memory_mb() -> float | None:
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, Linux kibibytes.
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+        tally.failures.append(failure)
+        if status == "failed":
+            tally.failed += 1
+            self._observer.failed(failure)
+        else:
+            tally.quarantined += 1
+            self._observer.quarantined(failure)

@@ -34,6 +34,7 @@ __all__ = [
     "iterate_labels",
     "list_labels",
     "read_label",
+    "read_meta",
 ]
 
 LABEL_VERSION = 1
@@ -49,11 +50,13 @@ class Provenance:
         tool: name and version.
         fingerprint: of the config and weights, see `Config.fingerprint`.
         seconds: wall-clock per stage.
+        source_stamp: of the image file when it was read, see `ImageSource.stamp`.
     """
 
     tool: str
     fingerprint: str
     seconds: Mapping[str, float] = field(default_factory=dict)
+    source_stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +105,6 @@ class LabelStore:
             raise ConfigError(
                 f"the output folder {self.root} cannot be written: {error.strerror or error}"
             ) from error
-
-    def is_done(self, record: ImageRecord, fingerprint: str, *, explained: bool = False) -> bool:
-        """Whether a whole label of this image, made in this very way, is there.
-
-        An image file that changed after its label was written makes the label an old one.
-        """
-        key = image_key(record.image_id)
-        if explained and not (self.root / "explanations" / f"{key}.json").is_file():
-            return False
-        try:
-            meta = _read_meta(self.root, key)
-            path = self.root / "labels" / f"{key}.png"
-            png = path.read_bytes()
-            image = Path(record.uri)
-            if image.is_file() and image.stat().st_mtime > path.stat().st_mtime:
-                return False
-        except (LabelError, OSError):
-            return False
-        return (
-            meta.provenance.fingerprint == fingerprint
-            and meta.record.image_id == record.image_id
-            and hashlib.sha256(png).hexdigest() == meta.png_sha256
-        )
 
     def write(
         self,
@@ -175,7 +155,7 @@ def list_labels(run: str | os.PathLike[str]) -> list[LabelMeta]:
     folder = Path(run) / "labels"
     if not folder.is_dir():
         raise ConfigError(f"{run} is no run folder: it has no labels/ folder inside")
-    metas = [_read_meta(Path(run), path.stem) for path in folder.glob("[!.]*.json")]
+    metas = [read_meta(Path(run), path.stem) for path in folder.glob("[!.]*.json")]
     return sorted(metas, key=lambda meta: meta.record.image_id)
 
 
@@ -185,7 +165,7 @@ def read_label(run: str | os.PathLike[str], key: str) -> tuple[PanopticLabel, La
     Raises:
         LabelError: a file of the pair is missing or damaged, or they do not belong together.
     """
-    meta = _read_meta(Path(run), key)
+    meta = read_meta(Path(run), key)
     path = Path(run) / "labels" / f"{key}.png"
     try:
         png = path.read_bytes()
@@ -214,7 +194,8 @@ def _dump(meta: LabelMeta) -> str:
     return json.dumps(document, ensure_ascii=True, allow_nan=False, indent=1) + "\n"
 
 
-def _read_meta(run: Path, key: str) -> LabelMeta:
+def read_meta(run: Path, key: str) -> LabelMeta:
+    """What stands in `labels/<key>.json`. Raises LabelError: it is missing or damaged."""
     path = run / "labels" / f"{key}.json"
     try:
         text = path.read_text(encoding="utf-8")
