@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import stat
 import struct
 import warnings
 import zlib
@@ -78,8 +79,8 @@ def decode(source: bytes | str | os.PathLike[str], record: ImageRecord) -> Frame
     """Decode one image file, or its bytes.
 
     Raises:
-        ImageError: kind "unreadable" (no such file, no permission), "too-large", "truncated",
-            "unsupported" (a range of values that cannot be known) or "decode".
+        ImageError: kind "unreadable" (no such file, no permission, a pipe), "too-large",
+            "truncated", "unsupported" (a range of values that cannot be known) or "decode".
     """
     data = source if isinstance(source, bytes) else _read(Path(source), record)
     if len(data) > MAX_BYTES:
@@ -136,15 +137,31 @@ def _warnings_to_log(name: str) -> Iterator[None]:
 
 
 def _read(path: Path, record: ImageRecord) -> bytes:
+    """The bytes of a file, no more of them than it had when it was looked at, and one."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise _too_large(record, f"{size} bytes", f"{MAX_BYTES} bytes")
-        return path.read_bytes()
-    except OSError as error:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # To open a pipe waits for a writer, and a device may have no end.
+            raise ImageError(
+                f"{record.image_id}: is no file but {_special(status.st_mode)}", kind="unreadable"
+            )
+        if status.st_size > MAX_BYTES:
+            raise _too_large(record, f"{status.st_size} bytes", f"{MAX_BYTES} bytes")
+        with path.open("rb") as stream:
+            return stream.read(status.st_size + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
         raise ImageError(
-            f"{record.image_id}: cannot be read, {error.strerror or error}", kind="unreadable"
+            f"{record.image_id}: cannot be read, {reason}", kind="unreadable"
         ) from error
+
+
+def _special(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def _check_size(image: Image.Image, record: ImageRecord) -> None:

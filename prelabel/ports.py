@@ -19,12 +19,21 @@ class ImageSource(Protocol):
     or empty.
 
     `read` decodes one record to uint8 (H, W, 3) RGB with EXIF applied, and asks the platform again
-    where an address has expired. It raises ImageError where this one image cannot be read.
+    where an address has expired. It raises ImageError where this one image cannot be read, and
+    nothing else; it comes back within minutes, whatever a server or a special file does.
+
+    `stamp` tells cheaply, without opening the image, whether it is still the same one: another text
+    means another image. "" means that it cannot be told, or that the image is gone.
+
+    A source travels to worker processes: it is picklable at any time, and its copy reads every
+    record that the original listed. What it caches stays behind.
     """
 
     def records(self) -> Iterator[ImageRecord]: ...
 
     def read(self, record: ImageRecord) -> Frame: ...
+
+    def stamp(self, record: ImageRecord) -> str: ...
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import unicodedata
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def test_records_open_nothing_and_read_decodes(tmp_path: Path) -> None:
     Image.new("RGB", (3, 2), "red").save(tmp_path / "good.png")
     source = FolderSource(str(tmp_path))
     bad, good = source.records()
+    source = pickle.loads(pickle.dumps(source))
     assert isinstance(source, ImageSource)
     assert (good.uri, good.ref) == (str(tmp_path / "good.png"), "")
     assert source.read(good).size == (2, 3)
@@ -88,3 +90,51 @@ def test_long_and_odd_names(tmp_path: Path) -> None:
     _touch(tmp_path, *names)
     (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"")
     assert sorted(_ids(tmp_path)) == sorted([*names, "\udcff.png"])
+
+
+def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.png")
+    source = FolderSource(str(tmp_path))
+    (record,) = source.records()
+    os.utime(tmp_path / "a.png", ns=(5, 7))
+    assert source.stamp(record) == "0-7"
+    (tmp_path / "a.png").write_bytes(b"xyz")
+    os.utime(tmp_path / "a.png", ns=(5, 7))
+    assert source.stamp(record) == "3-7"
+    (tmp_path / "a.png").unlink()
+    assert source.stamp(record) == ""
+
+
+def test_the_output_of_a_run_is_left_out_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _touch(tmp_path, "a.png", "run/config.yaml", "run/labels/a-1.png", "run/traces/a-1.npz")
+    _touch(tmp_path, "run/overlays/a-1.png", "run2/labels/b.png", "run2/config.yaml", "run2/job.db")
+    assert _ids(tmp_path) == ["a.png"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/{name} is the output of a run and is left out of the source"
+        for name in ("run2", "run")
+    ]
+    with pytest.raises(ConfigError, match="run is the output of a run; name the folder"):
+        _ids(tmp_path / "run")
+
+
+def test_images_inside_a_run_folder_may_be_named_themselves(tmp_path: Path) -> None:
+    _touch(tmp_path, "config.yaml", "labels/a.png", "traces/a.npz", "scenes/images/b.png")
+    assert _ids(tmp_path / "scenes") == ["images/b.png"]
+
+
+def test_other_tools_have_labels_and_a_config_too(tmp_path: Path) -> None:
+    _touch(tmp_path, "set/config.yaml", "set/labels/a.png", "set/images/a.png")
+    assert _ids(tmp_path) == ["set/images/a.png", "set/labels/a.png"]
+
+
+def test_links_that_lead_nowhere_are_images_that_fail(tmp_path: Path) -> None:
+    os.symlink("circle.png", tmp_path / "circle.png")
+    os.symlink("gone", tmp_path / "dead.png")
+    source = FolderSource(str(tmp_path))
+    for record, told in zip(source.records(), ("Too many levels", "No such file"), strict=True):
+        with pytest.raises(ImageError, match=told) as caught:
+            source.read(record)
+        assert caught.value.kind == "unreadable"
+        assert source.stamp(record) == ""

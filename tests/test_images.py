@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -267,6 +268,23 @@ def test_too_many_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="No such file") as caught:
         decode(tmp_path / "gone.png", RECORD)
+    assert caught.value.kind == "unreadable"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with pipes")
+def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    for name, told in (("pipe", "a pipe"), ("folder", "a folder"), ("endless", "a device")):
+        with pytest.raises(ImageError, match=f"is no file but {told}") as caught:
+            decode(tmp_path / f"{name}.png", RECORD)
+        assert caught.value.kind == "unreadable"
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(ImageError, match="null byte") as caught:
+        decode("a\0b.png", RECORD)
     assert caught.value.kind == "unreadable"
 
 

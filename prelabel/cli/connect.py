@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from prelabel.errors import ConfigError
 from prelabel.ports import ImageSource, LabelSink
@@ -15,23 +17,33 @@ GROUP = "prelabel.connectors"
 """The group of entry points: a name, and a class that takes a location."""
 
 # Two letters at least, so that a drive such as `C:` stays a path.
-_SCHEME = re.compile(r"^([a-z][a-z0-9-]+):(.*)$", re.DOTALL)
+_SCHEME = re.compile(r"^([a-z][a-z0-9+-]+):(.*)$", re.DOTALL)
 
 
 def open_source(location: str) -> ImageSource:
-    """The source at `location`: `scheme:rest` for a known connector, else a folder's path.
+    """The source at `location`.
+
+    `scheme:rest` is the connector of that name; `scheme://rest` that no connector is called is a
+    URL for fsspec; everything else is a folder's path.
 
     Raises:
-        ConfigError: no connector has that name, or it offers no images.
+        ConfigError: no connector and no store has that name, or it offers no images.
     """
     match = _SCHEME.match(location)
     if match and match[1] in _names():
         return _open_source(match[1], match[2])
     if match and match[2].startswith("//"):
-        raise ConfigError(
-            f"source {location}: no connector is called {match[1]!r}; known are {_known()}"
-        )
+        return _open_url(match[1], location)
     return _open_source("folder", location)
+
+
+def _open_url(scheme: str, location: str) -> ImageSource:
+    if scheme == "file":
+        return _open_source("folder", url2pathname(urlsplit(location).path))
+    try:
+        return _open_source("fsspec", location)
+    except ConfigError as error:
+        raise ConfigError(f"source {error}; connectors are {_known()}") from error
 
 
 def open_sink(name: str, location: str) -> LabelSink:
