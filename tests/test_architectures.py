@@ -29,6 +29,28 @@ PUBLISHED: dict[str, tuple[float, dict[str, tuple[int, ...]]]] = {
         232,
         {"model.input_proj_vision.2.0.weight": (256, 1024, 1, 1)},
     ),
+    # Swin of three sizes before it, no head shared between the decoder's six layers.
+    **{
+        f"openmmlab-community/mm_grounding_dino_{variant}": (
+            millions,
+            {
+                "bbox_embed.5.layers.2.weight": (4, 256),
+                "class_embed.5.bias": (),
+                "model.input_proj_vision.0.0.weight": (256, channels, 1, 1),
+                "model.level_embed": (levels, 256),
+            },
+        )
+        for variant, millions, channels, levels in (
+            ("tiny_o365v1_goldg", 173, 192, 4),
+            ("tiny_o365v1_goldg_grit", 173, 192, 4),
+            ("tiny_o365v1_goldg_v3det", 173, 192, 4),
+            ("tiny_o365v1_goldg_grit_v3det", 173, 192, 4),
+            ("base_o365v1_goldg_v3det", 233, 256, 4),
+            ("base_all", 233, 256, 4),
+            ("large_o365v2_oiv6_goldg", 343, 192, 5),
+            ("large_all", 343, 192, 5),
+        )
+    },
     "facebook/sam-vit-base": (
         93.7,
         {
@@ -45,6 +67,30 @@ PUBLISHED: dict[str, tuple[float, dict[str, tuple[int, ...]]]] = {
             "vision_encoder.pos_embed": (1, 64, 64, 1280),
             "vision_encoder.layers.31.attn.rel_pos_h": (127, 80),
         },
+    ),
+    # What is published counts 7.5 million more, which follow objects through a video.
+    "facebook/sam2.1-hiera-tiny": (
+        31.4,
+        {
+            "vision_encoder.backbone.pos_embed": (1, 96, 7, 7),
+            "vision_encoder.neck.convs.0.weight": (256, 768, 1, 1),
+            "mask_decoder.mask_tokens.weight": (4, 256),
+        },
+    ),
+    "facebook/sam2.1-hiera-small": (
+        38.5,
+        {"vision_encoder.backbone.blocks.15.attn.qkv.weight": (2304, 768)},
+    ),
+    "facebook/sam2.1-hiera-base-plus": (
+        73.3,
+        {
+            "vision_encoder.backbone.pos_embed": (1, 112, 14, 14),
+            "vision_encoder.backbone.blocks.23.attn.qkv.weight": (2688, 896),
+        },
+    ),
+    "facebook/sam2.1-hiera-large": (
+        216.9,
+        {"vision_encoder.backbone.blocks.47.attn.qkv.weight": (3456, 1152)},
     ),
     "CIDAS/clipseg-rd64-refined": (
         150.7,

@@ -679,10 +679,11 @@ def test_a_missing_tokenizer_is_told_before_anything_is_converted(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(conversion.converting, "open_original", None)
-    with pytest.raises(ConfigError, match="holds no tokenizer") as caught:
+    with pytest.raises(ConfigError, match="holds no tokenizer, so it needs one") as caught:
         find_weights("grounding-dino", NetworkOptions(weights=str(dino[1])))
     told = str(caught.value)
-    assert "hf download google-bert/bert-base-uncased" in told and "`tokenizer`" in told
+    assert "hf download google-bert/bert-base-uncased tokenizer.json" in told
+    assert "set `tokenizer: DIR`" in told
     assert not cache.exists()
 
 

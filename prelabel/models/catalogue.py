@@ -178,5 +178,5 @@ def find_entry(name: str) -> Entry:
     if name in by_name:
         return by_name[name]
     raise ConfigError(
-        f"the catalogue holds no {name!r}{nearest(name, by_name)}; `prelabel models list` shows all"
+        f"the catalogue holds no {name!r}, `prelabel models list` shows all{nearest(name, by_name)}"
     )

@@ -29,7 +29,12 @@ def cached_on_hub(hub_id: str, revision: str | None, files: Sequence[str]) -> Pa
 
 
 def find_on_hub(
-    hub_id: str, revision: str | None, files: Sequence[str], *, complete: Callable[[Path], bool]
+    hub_id: str,
+    revision: str | None,
+    files: Sequence[str],
+    *,
+    complete: Callable[[Path], bool],
+    key: str = "weights",
 ) -> Path:
     """The folder of a hub id's files: what is here if it is `complete`, else fetched.
 
@@ -38,6 +43,7 @@ def find_on_hub(
         revision: branch, tag or commit; None: the main branch.
         files: patterns of the names that are needed.
         complete: whether a folder holds what is needed.
+        key: of the config, that names it; for messages.
 
     Raises:
         ConfigError: it is not here and cannot be fetched; the message says how to bring it.
@@ -46,10 +52,10 @@ def find_on_hub(
     if here is not None and complete(here):
         return here
     _LOGGER.info("fetching %s from the hub", hub_id)
-    return _fetch(hub_id, revision, files)
+    return _fetch(hub_id, revision, files, key)
 
 
-def _fetch(hub_id: str, revision: str | None, files: Sequence[str]) -> Path:
+def _fetch(hub_id: str, revision: str | None, files: Sequence[str], key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -60,15 +66,13 @@ def _fetch(hub_id: str, revision: str | None, files: Sequence[str]) -> Path:
         RevisionNotFoundError,
     )
 
-    bring = (
-        f"run `hf download {hub_id}{f' --revision {revision}' if revision else ''} --local-dir "
-        "DIR` on a machine with a network, bring DIR here and set `weights: DIR`"
-    )
+    named = "".join(f" {name}" for name in files if "*" not in name)
+    pinned = f" --revision {revision}" if revision else ""
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(files)))
     except HFValidationError as error:
         raise ConfigError(
-            f"weights {hub_id!r} is neither an existing folder nor a hub id ({error})"
+            f"{key} {hub_id!r} is neither an existing folder nor a hub id ({error})"
         ) from error
     except GatedRepoError as error:
         raise ConfigError(
@@ -86,6 +90,8 @@ def _fetch(hub_id: str, revision: str | None, files: Sequence[str]) -> Path:
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
-            f"the weights {hub_id} are not on this machine and the hub cannot be reached. "
-            f"Either connect and run again, which fetches them; or {bring}"
+            f"the {key} {hub_id} cannot be found on this machine, and the hub cannot be reached. "
+            f"Either connect and run again, which fetches what is missing; or run `hf download "
+            f"{hub_id}{named}{pinned} --local-dir DIR` on a machine with a network, bring DIR here "
+            f"and set `{key}: DIR`"
         ) from error

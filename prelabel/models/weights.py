@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,7 @@ from prelabel.errors import ConfigError, ModelError
 from prelabel.files import file_sha256
 from prelabel.models.catalogue import published_file
 from prelabel.models.hub import find_on_hub
-from prelabel.models.loading import load_reported, quiet_transformers
+from prelabel.models.loading import KeyReport, load_reported, quiet_transformers
 from prelabel.models.precision import Precision
 from prelabel.models.preprocess import Preprocess
 from prelabel.options import Section
@@ -31,12 +32,15 @@ __all__ = [
     "CHECKPOINT_FILES",
     "DEFAULT_TOKENIZER",
     "EMBEDDED",
+    "MODEL_TYPES",
     "NetworkOptions",
+    "check_original",
     "embedded_folder",
     "find_weights",
     "is_complete",
     "load_network",
     "locate_weights",
+    "model_type",
     "quiet_transformers",
     "weights_sha256",
 ]
@@ -51,7 +55,7 @@ CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt")
 """Patterns of what is fetched, and of what a folder's digest covers."""
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-_MODEL_TYPES = {
+MODEL_TYPES = {
     "grounding-dino": "grounding-dino",
     "mm-grounding-dino": "mm-grounding-dino",
     "sam": "sam",
@@ -142,13 +146,14 @@ def _checked(folder: Path, what: str, kind: str) -> Path:
         raise ConfigError(
             f"{what} holds no .safetensors file{why}; save the model with save_pretrained first"
         )
-    meant = _MODEL_TYPES.get(_model_type(folder))
+    meant = MODEL_TYPES.get(model_type(folder))
     if meant not in (None, kind):
         raise ConfigError(f"{what} holds a network of kind {meant}, where kind {kind} is asked for")
     return folder
 
 
-def _model_type(folder: Path) -> str:
+def model_type(folder: Path) -> str:
+    """What the config.json of a folder calls its network. Raises ConfigError if it is damaged."""
     try:
         document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError:
@@ -164,7 +169,23 @@ def _tokenizer(options: NetworkOptions) -> str:
 
 
 def _checked_original(file: Path, kind: str, options: NetworkOptions) -> Path:
-    from prelabel.models.conversion import check_header, converted_folder, locate_tokenizer
+    from prelabel.models.conversion import converted_folder, locate_tokenizer
+
+    check_original(file)
+    tokenizer = _tokenizer(options)
+    if kind == "grounding-dino" and not converted_folder(weights_sha256(file), tokenizer).is_dir():
+        locate_tokenizer(tokenizer)  # told now, not after minutes of converting
+    return file
+
+
+def check_original(file: Path) -> None:
+    """Look at a file's beginning and, where its name is a published one, at its sha256.
+
+    Raises:
+        ConfigError: it is half of a checkpoint in transformers' layout.
+        ModelError: it is truncated, no checkpoint, or not what its name says.
+    """
+    from prelabel.models.conversion import check_header
 
     if file.suffix == ".safetensors":
         raise ConfigError(f"{file} lacks its config.json; give the folder that holds both")
@@ -176,10 +197,6 @@ def _checked_original(file: Path, kind: str, options: NetworkOptions) -> Path:
             f"{weights_sha256(file)[:8]}, not {published.sha256[:8]}. If it was damaged on the "
             "way, bring it again; if it is a network of your own, give it a name of its own"
         )
-    tokenizer = _tokenizer(options)
-    if kind == "grounding-dino" and not converted_folder(weights_sha256(file), tokenizer).is_dir():
-        locate_tokenizer(tokenizer)  # told now, not after minutes of converting
-    return file
 
 
 def weights_sha256(path: Path) -> str:
@@ -205,8 +222,19 @@ def _folder_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_network(network: type[Any], folder: Path, device: str) -> PreTrainedModel:
+def load_network(
+    network: type[Any],
+    folder: Path,
+    device: str,
+    tell: Callable[[KeyReport], None] | None = None,
+) -> PreTrainedModel:
     """An instance of the transformers class `network` in float32, in eval mode, on `device`.
+
+    Args:
+        network: the class.
+        folder: a checkpoint in transformers' layout.
+        device: cpu or cuda.
+        tell: is given the account of what fits.
 
     Raises:
         ModelError: the checkpoint does not fit the class, or the device is not there.
@@ -221,5 +249,7 @@ def load_network(network: type[Any], folder: Path, device: str) -> PreTrainedMod
         raise ModelError(f"{folder} cannot be loaded as {network.__name__}: {error}") from error
     if report.missing or report.mismatched:
         raise ModelError(f"{folder} does not fit {network.__name__}: {report.sentence()}")
+    if tell is not None:
+        tell(report)
     placed: Any = model
     return placed.to(device)  # type: ignore[no-any-return]

@@ -93,7 +93,12 @@ def convert_checkpoint(file: Path, folder: Path, tokenizer: str) -> Opened:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not empty; give a new folder")
-    return write_converted(file, folder, tokenizer)
+    try:
+        return write_converted(file, folder, tokenizer)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"the folder {folder} cannot be made: {error.strerror}; give another"
+        ) from error
 
 
 def write_converted(file: Path, folder: Path, tokenizer: str, kind: str | None = None) -> Opened:

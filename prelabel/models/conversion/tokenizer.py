@@ -12,7 +12,7 @@ from prelabel.models.weights import DEFAULT_TOKENIZER
 
 __all__ = ["locate_tokenizer", "save_tokenizer"]
 
-_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _VOCABULARIES = ("tokenizer.json", "vocab.txt")
 _SEPARATORS = {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
 """Ids that are written into the network's code."""
@@ -37,11 +37,10 @@ def locate_tokenizer(tokenizer: str) -> Path:
             f"or vocab.txt, or a hub id such as {DEFAULT_TOKENIZER}"
         )
     try:
-        return find_on_hub(tokenizer, None, _FILES, complete=_has_vocabulary)
+        return find_on_hub(tokenizer, None, _FILES, complete=_has_vocabulary, key="tokenizer")
     except ConfigError as error:
         raise ConfigError(
-            "a GroundingDINO .pth holds no tokenizer, and the one it needs is missing: "
-            f"{error}. Only {', '.join(_FILES)} are needed; give their folder as `tokenizer`"
+            f"an original GroundingDINO checkpoint holds no tokenizer, so it needs one: {error}"
         ) from error
 
 
