@@ -33,7 +33,7 @@ from prelabel.ontology import (
     entries_document,
     ontology_document,
 )
-from prelabel.options import ExplainOptions, MergeOptions, RefineOptions, Section
+from prelabel.options import CacheOptions, ExplainOptions, MergeOptions, RefineOptions, Section
 from prelabel.redaction import redact
 from prelabel.strict_yaml import MAX_BYTES, TEXT_KEYS, Document, dump_yaml, parse_yaml
 from prelabel.validation import nearest, parse_model, sentence, short, unknown_key
@@ -46,6 +46,7 @@ __all__ = [
     "default_config",
     "dump_config",
     "load_config",
+    "options_digest",
 ]
 
 
@@ -73,6 +74,7 @@ class Config(BaseModel):
     refine: RefineOptions = RefineOptions()
     merge: MergeOptions = MergeOptions()
     explain: ExplainOptions = ExplainOptions()
+    cache: CacheOptions = CacheOptions()
 
     def fingerprint(self, stage: str) -> str:
         """A digest of everything that affects the result of `stage`: see `STAGE_KEYS`.
@@ -103,6 +105,7 @@ _STAGE_OPTIONS: Mapping[str, type[Section]] = {
     "refine": RefineOptions,
     "merge": MergeOptions,
     "explain": ExplainOptions,
+    "cache": CacheOptions,
 }
 
 # --- reading ----------------------------------------------------------------------------------
@@ -268,7 +271,7 @@ def _fingerprint(config: Config, stage: str) -> str:
         elif key == "stuff_categories":
             parts[key] = _categories(config.ontology.stuff)
         else:
-            parts[key] = _options_digest(getattr(config, key))
+            parts[key] = options_digest(getattr(config, key))
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -283,7 +286,12 @@ def _categories(categories: Sequence[Category]) -> list[object]:
     ]
 
 
-def _options_digest(options: Section) -> dict[str, object]:
+def options_digest(options: Section) -> dict[str, object]:
+    """What a part of a config contributes to a fingerprint; weights count by their bytes.
+
+    Raises:
+        ConfigError: weights are nowhere to be found.
+    """
     values = options.model_dump(mode="json")
     if isinstance(options, NetworkOptions):
         # The same bytes are the same network, whether they came from a folder or the hub.

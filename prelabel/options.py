@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ExplainOptions", "Fraction", "MergeOptions", "RefineOptions", "Section"]
+__all__ = ["CacheOptions", "ExplainOptions", "Fraction", "MergeOptions", "RefineOptions", "Section"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 """A number in [0, 1]."""
@@ -71,3 +71,14 @@ class ExplainOptions(Section):
     """Whether the networks' attention is captured and stored beside each label."""
     heatmap_side: Annotated[int, Field(ge=8, le=512)] = 64
     """Longest side of a stored heat map, in cells."""
+
+
+class CacheOptions(Section):
+    """What the networks answered, kept for later runs; never changes a result."""
+
+    enabled: bool = True
+    """Whether answers are looked up and kept."""
+    folder: str | None = None
+    """Where; None: prelabel/stages in the user's cache folder."""
+    max_gib: Annotated[float, Field(ge=0.01, le=1e6)] = 20.0
+    """Most that it holds, GiB; what was not used for longest goes first."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.cache import CachedDetector, CachedSegmenter, CachedStuffScorer, StageCache
 from prelabel.config import Config, load_config
 from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, StuffScores, Trace
 from prelabel.errors import ConfigError, ImageError
@@ -62,23 +63,35 @@ class Pipeline:
     >>> label = Pipeline.from_config("configs/demo.yaml").label("photo.jpg")
     """
 
-    def __init__(self, config: Config, device: str) -> None:
+    def __init__(self, config: Config, device: str, cache: StageCache | None = None) -> None:
         self.config = config
         self.ontology = config.ontology
         self.device = device
         self.detector = create_detector(config.detect)
         self.segmenter = create_segmenter(config.segment)
         self.stuff_scorer = create_stuff_scorer(config.stuff)
+        if cache is not None:
+            self.detector = CachedDetector(self.detector, config.detect, cache)
+            self.segmenter = CachedSegmenter(self.segmenter, config.segment, cache)
+            self.stuff_scorer = CachedStuffScorer(self.stuff_scorer, config.stuff, cache)
         self._loaded = False
 
     @classmethod
     def from_config(
-        cls, config: Config | str | os.PathLike[str], *, device: str | None = None
+        cls,
+        config: Config | str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        cache: StageCache | None = None,
     ) -> Self:
-        """A pipeline that has loaded nothing yet. Raises ConfigError for a wrong config."""
+        """A pipeline that has loaded nothing yet. Raises ConfigError for a wrong config.
+
+        With `cache`, as `open_cache(config.cache)` gives it, networks are asked only what they
+        were not asked before, and load when that happens.
+        """
         if not isinstance(config, Config):
             config = load_config(Path(config))
-        return cls(config, device or config.device)
+        return cls(config, device or config.device, cache)
 
     def load(self) -> Self:
         """Load the weights, once. Raises ConfigError or ModelError."""

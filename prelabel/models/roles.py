@@ -97,6 +97,11 @@ class Embedding(Stored):
     finer: NDArray[np.float32] = field(default_factory=_nothing)
     finest: NDArray[np.float32] = field(default_factory=_nothing)
 
+    @property
+    def side(self) -> int:
+        """Of the network's square input, in its pixels: the longer side of the image fills it."""
+        return int(self.input_size.max())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompts:

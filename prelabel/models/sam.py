@@ -46,7 +46,15 @@ class SegmenterOptions(NetworkOptions):
     """What every promptable segmenter has in common."""
 
     prompts_per_pass: Annotated[int, Field(ge=1)] = 16
-    """How many prompts the mask decoder sees at once; bounds its memory, not its result."""
+    """How many prompts the decoder sees at once on a GPU; bounds its memory, not its result."""
+
+    def at_once(self, device: str) -> int:
+        """How many prompts the mask decoder sees at once on `device`.
+
+        One on a CPU: at full size that is a third faster than sixteen, and an answer then depends
+        on its own prompt alone, to the last bit.
+        """
+        return 1 if device == "cpu" else self.prompts_per_pass
 
 
 class SamOptions(SegmenterOptions):
@@ -210,8 +218,9 @@ class Sam:
         ious = [np.zeros((0, candidates), dtype=np.float32)]
         with self._arithmetic():
             encoded = self._encoded(embedding)
-            for start in range(0, len(prompts), self.options.prompts_per_pass):
-                part = slice(start, start + self.options.prompts_per_pass)
+            step = self.options.at_once(self._device)
+            for start in range(0, len(prompts), step):
+                part = slice(start, start + step)
                 inputs = {
                     name: torch.from_numpy(array).to(self._device)
                     for name, array in prompt_arrays(embedding, prompts, part).items()
@@ -245,7 +254,7 @@ class Sam:
     ) -> NDArray[np.float32]:
         """Logits (M, m, m) over the padded input as float32 (M, height, width) over the image."""
         height, width = (int(edge) for edge in embedding.input_size)
-        square = resized(logits, (self._side, self._side))
+        square = resized(logits, (embedding.side, embedding.side))
         return resized(square[:, :height, :width], size)
 
     def to_logit_grid(
@@ -254,7 +263,7 @@ class Sam:
         """Maps float32 (M, h, w) over the whole image as (M, m, m) over the network's input."""
         side = self._logit_side(embedding)
         height, width = (
-            max(1, round(int(edge) * side / self._side)) for edge in embedding.input_size
+            max(1, round(int(edge) * side / embedding.side)) for edge in embedding.input_size
         )
         return maps_to_square(maps, (height, width), side, fill)
 
