@@ -16,7 +16,7 @@ from prelabel.models.clipseg import ClipSeg, ClipSegOptions
 from prelabel.models.grounding_dino import GroundingDino, GroundingDinoOptions
 from prelabel.models.prompt_lists import chunk_prompts
 from prelabel.models.registry import ROLES, create_detector, kinds, option_types
-from prelabel.models.roles import Embedding, MaskLogits, Prompts
+from prelabel.models.roles import PADDING, Embedding, MaskLogits, Prompts
 from prelabel.models.sam import Sam, SamOptions
 from prelabel.models.weights import NetworkOptions, find_weights, load_network
 
@@ -174,28 +174,37 @@ def test_masks_are_those_of_the_stock_forward(segmenter: Sam, size: tuple[int, i
     assert (full != masks[0][1]).mean() < 1e-3
 
 
-def test_points_and_padding(segmenter: Sam) -> None:
+def test_padding_is_nothing_to_the_network(segmenter: Sam) -> None:
+    """A prompt's mask does not depend on how many points its neighbours have."""
     frame = _frame(64, 64)
     (embedding,) = segmenter.embed([frame])
-    points = np.array([[[8, 8], [40, 9], [0, 0]]], dtype=np.float32)
-    labels = np.array([[1, 0, -10]], dtype=np.int32)
+    points = np.zeros((4, 3, 2), dtype=np.float32)
+    labels = np.full((4, 3), PADDING, dtype=np.int32)
+    for row, count in enumerate((2, 3, 1, 2)):
+        points[row, :count] = [[8 + row, 8], [40, 9 + row], [20, 50]][:count]
+        labels[row, :count] = [1, 0, 1][:count]
     found = segmenter.masks(embedding, Prompts(points=points, labels=labels), multimask=False)
-    logits, _, _ = _stock(
-        segmenter,
-        frame,
-        input_points=torch.from_numpy(points)[None] * 4,
-        input_labels=torch.from_numpy(labels.astype(np.int64))[None],
-    )
-    single = segmenter._network
-    with torch.inference_mode():
-        expected = single(
-            image_embeddings=torch.from_numpy(embedding.features)[None],
-            input_points=torch.from_numpy(points)[None] * 4,
-            input_labels=torch.from_numpy(labels.astype(np.int64))[None],
-            multimask_output=False,
-        ).pred_masks[0]
-    assert logits.shape == (1, 3, 128, 128)
-    assert np.allclose(found.logits, expected.numpy(), atol=1e-4)
+    for row, count in enumerate((2, 3, 1, 2)):
+        with torch.inference_mode():
+            expected = segmenter._network(
+                image_embeddings=torch.from_numpy(embedding.features)[None],
+                input_points=torch.from_numpy(points[row, :count])[None, None] * 4,
+                input_labels=torch.from_numpy(labels[row, :count].astype(np.int64))[None, None],
+                multimask_output=False,
+            )
+        assert np.allclose(found.logits[row], expected.pred_masks[0, 0].numpy(), atol=1e-4)
+        assert found.ious[row] == pytest.approx(float(expected.iou_scores), abs=1e-5)
+
+
+def test_a_box_may_come_with_points_or_without(segmenter: Sam) -> None:
+    (embedding,) = segmenter.embed([_frame(64, 64)])
+    boxes = np.array([[4, 4, 30, 40], [10, 8, 60, 50]], dtype=np.float32)
+    points = np.array([[[8, 8]], [[0, 0]]], dtype=np.float32)
+    labels = np.array([[1], [PADDING]], dtype=np.int32)
+    both = segmenter.masks(embedding, Prompts(boxes, points, labels), multimask=True)
+    alone = segmenter.masks(embedding, Prompts(boxes), multimask=True)
+    assert np.allclose(both.logits[1], alone.logits[1], atol=1e-4)
+    assert not np.allclose(both.logits[0], alone.logits[0], atol=1e-4)
 
 
 def test_each_prompt_sees_its_own_mask(segmenter: Sam) -> None:

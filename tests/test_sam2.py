@@ -162,12 +162,13 @@ def test_boxes_differ(segmenter: Sam2) -> None:
 def test_points_with_padding_and_a_box(segmenter: Sam2, multimask: bool) -> None:
     frame = _frame(40, 80)
     (embedding,) = segmenter.embed([frame])
-    points = np.array([[[8, 8], [40, 9], [0, 0]], [[70, 30], [0, 0], [0, 0]]], dtype=np.float32)
-    labels = np.array([[1, 0, PADDING], [1, PADDING, PADDING]], dtype=np.int32)
+    real = np.array([[[8, 8], [40, 9]], [[70, 30], [20, 20]]], dtype=np.float32)
+    points = np.concatenate([real, np.zeros((2, 1, 2), np.float32)], axis=1)
+    labels = np.array([[1, 0, PADDING], [1, 1, PADDING]], dtype=np.int32)
     boxes = np.array([[2, 3, 50, 30], [60, 20, 80, 40]], dtype=np.float32)
     stock: dict[str, Any] = {
-        "input_points": torch.from_numpy(points * _ratio((40, 80)))[None],
-        "input_labels": torch.from_numpy(labels.astype(np.int64))[None],
+        "input_points": torch.from_numpy(real * _ratio((40, 80)))[None],
+        "input_labels": torch.from_numpy(labels[:, :2].astype(np.int64))[None],
         "multimask_output": multimask,
     }
     found = segmenter.masks(embedding, Prompts(None, points, labels), multimask=multimask)

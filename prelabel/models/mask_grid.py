@@ -27,10 +27,8 @@ __all__ = [
 ]
 
 
-def prompt_arrays(
-    embedding: Embedding, prompts: Prompts, part: slice
-) -> dict[str, NDArray[np.generic]]:
-    """Some of the prompts under transformers' names, in the network's pixels.
+def prompt_arrays(embedding: Embedding, prompts: Prompts) -> dict[str, NDArray[np.generic]]:
+    """Prompts under transformers' names, in the network's pixels.
 
     Returns:
         `input_boxes` float32 (1, n, 4), or `input_points` float32 (1, n, P, 2) with
@@ -41,14 +39,14 @@ def prompt_arrays(
     scale = embedding.input_size[::-1] / embedding.size[::-1]
     arrays: dict[str, NDArray[np.generic]] = {}
     if prompts.boxes is not None:
-        boxes = prompts.boxes[part].reshape(-1, 2, 2) * scale
+        boxes = prompts.boxes.reshape(-1, 2, 2) * scale
         arrays["input_boxes"] = boxes.reshape(-1, 4).astype(np.float32)
     if prompts.points is not None and prompts.labels is not None:
-        arrays["input_points"] = (prompts.points[part] * scale).astype(np.float32)
-        arrays["input_labels"] = prompts.labels[part].astype(np.int64)
+        arrays["input_points"] = (prompts.points * scale).astype(np.float32)
+        arrays["input_labels"] = prompts.labels.astype(np.int64)
     if prompts.masks is None:
         return {name: array[None] for name, array in arrays.items()}
-    arrays["input_masks"] = prompts.masks[part]
+    arrays["input_masks"] = prompts.masks
     return {name: array[:, None] for name, array in arrays.items()}
 
 

@@ -6,7 +6,7 @@ with it, what explanations need travels beside the result as evidence; without, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -134,6 +134,33 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self._parts()[0])
+
+    def alike(self, most: int) -> Iterator[tuple[NDArray[np.intp], Prompts]]:
+        """Prompts with equally many points together and without padding, at most `most` at once.
+
+        The networks' authors know no point that only fills up, while transformers' decoders attend
+        to it: a prompt's mask would depend on how many points its neighbours have.
+
+        Yields:
+            int (n,) the rows, and their prompts.
+        """
+        counts = np.zeros(len(self), dtype=np.intp)
+        if self.labels is not None:
+            counts = (self.labels != PADDING).sum(axis=1)
+        for count in np.unique(counts):
+            same = np.flatnonzero(counts == count)
+            for start in range(0, len(same), most):
+                rows = same[start : start + most]
+                yield rows, self._without_padding(rows, int(count))
+
+    def _without_padding(self, rows: NDArray[np.intp], count: int) -> Prompts:
+        boxes = None if self.boxes is None else self.boxes[rows]
+        masks = None if self.masks is None else self.masks[rows]
+        if self.points is None or self.labels is None or (not count and boxes is not None):
+            return Prompts(boxes, masks=masks)
+        real = self.labels[rows] != PADDING
+        points = self.points[rows][real].reshape(len(rows), count, 2)
+        return Prompts(boxes, points, self.labels[rows][real].reshape(len(rows), count), masks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -214,16 +214,14 @@ class Sam:
         network = self._loaded()
         candidates = network.config.mask_decoder_config.num_multimask_outputs if multimask else 1
         side = self._logit_side(embedding)
-        logits = [np.zeros((0, candidates, side, side), dtype=np.float32)]
-        ious = [np.zeros((0, candidates), dtype=np.float32)]
+        logits = np.zeros((len(prompts), candidates, side, side), dtype=np.float32)
+        ious = np.zeros((len(prompts), candidates), dtype=np.float32)
         with self._arithmetic():
             encoded = self._encoded(embedding)
-            step = self.options.at_once(self._device)
-            for start in range(0, len(prompts), step):
-                part = slice(start, start + step)
+            for rows, part in prompts.alike(self.options.at_once(self._device)):
                 inputs = {
                     name: torch.from_numpy(array).to(self._device)
-                    for name, array in prompt_arrays(embedding, prompts, part).items()
+                    for name, array in prompt_arrays(embedding, part).items()
                 }
                 batch = len(next(iter(inputs.values())))
                 features = [one.expand(batch, -1, -1, -1) for one in encoded]
@@ -232,9 +230,9 @@ class Sam:
                     image_embeddings=features if len(features) > 1 else features[0],
                     multimask_output=multimask,
                 )
-                logits.append(_numpy(output.pred_masks.reshape(-1, candidates, side, side)))
-                ious.append(_numpy(output.iou_scores.reshape(-1, candidates)))
-        return MaskLogits(np.concatenate(logits), np.clip(np.concatenate(ious), 0, 1))
+                logits[rows] = _numpy(output.pred_masks.reshape(-1, candidates, side, side))
+                ious[rows] = _numpy(output.iou_scores.reshape(-1, candidates))
+        return MaskLogits(logits, np.clip(ious, 0, 1))
 
     def _encoded(self, embedding: Embedding) -> list[torch.Tensor]:
         """What the decoder reads of an embedding, (1, C, h, w) each, on the device."""
