@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.cache import CachedDetector, CachedSegmenter, CachedStuffScorer, StageCache
+from prelabel.cache import StageCache
+from prelabel.cache.networks import CachedDetector, CachedStuffScorer
+from prelabel.cache.segmenter import CachedSegmenter
 from prelabel.config import Config, load_config
 from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, StuffScores, Trace
 from prelabel.errors import ConfigError, ImageError

@@ -5,18 +5,6 @@
 """
 
 from prelabel.cache.folder import default_folder, open_cache
-from prelabel.cache.networks import CachedDetector, CachedStuffScorer
-from prelabel.cache.segmenter import CachedSegmenter
 from prelabel.cache.store import KINDS, CacheUse, Kind, StageCache
 
-__all__ = [
-    "KINDS",
-    "CacheUse",
-    "CachedDetector",
-    "CachedSegmenter",
-    "CachedStuffScorer",
-    "Kind",
-    "StageCache",
-    "default_folder",
-    "open_cache",
-]
+__all__ = ["KINDS", "CacheUse", "Kind", "StageCache", "default_folder", "open_cache"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prelabel.cache.store import StageCache
-from prelabel.options import CacheOptions
+
+if TYPE_CHECKING:
+    from prelabel.options import CacheOptions
 
 __all__ = ["default_folder", "open_cache"]
 
