@@ -72,6 +72,8 @@ _DAMAGE = (
     zlib.error,
 )
 _BITS_PER_SAMPLE = 258
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BAND_PIXELS = 1 << 20
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -91,6 +93,8 @@ def decode(source: bytes | str | os.PathLike[str], record: ImageRecord) -> Frame
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, record)
+                if image.format == "PNG":
+                    _check_png(data, record)
                 return Frame(record, to_pixels(image, record.image_id))
         except Image.DecompressionBombError as error:
             raise _too_large(record, "its header's size", f"{MAX_PIXELS} pixels") from error
@@ -172,6 +176,21 @@ def _check_size(image: Image.Image, record: ImageRecord) -> None:
         raise ImageError(f"{record.image_id}: the header says {width}×{height} pixels")
 
 
+def _check_png(data: bytes, record: ImageRecord) -> None:
+    """Refuse pixels whose checksum is wrong: Pillow leaves that of the pixels unread."""
+    view, place = memoryview(data), len(_PNG_SIGNATURE)
+    while place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        end = place + 8 + length
+        if name == b"IEND" or end + 4 > len(data):
+            break  # at its end, or cut short, which the decoder will say
+        if name == b"IDAT":
+            (told,) = struct.unpack_from(">I", data, end)
+            if zlib.crc32(view[place + 4 : end]) != told:
+                raise ImageError(f"{record.image_id}: damaged, the checksum of its pixels is wrong")
+        place = end + 4
+
+
 def _too_large(record: ImageRecord, got: str, limit: str) -> ImageError:
     return ImageError(f"{record.image_id}: {got}, more than the limit of {limit}", kind="too-large")
 
@@ -194,7 +213,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float64) / (2 ** _grey_bits(image) - 1))
+        return _grey(np.asarray(image), 2 ** _grey_bits(image) - 1)
     if image.mode == "I":
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
@@ -203,9 +222,10 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
                 "convert it to 8 or 16 bits",
                 kind="unsupported",
             )
-        return _grey(values.astype(np.float64) / 65535)
+        return _grey(values, 65535)
     if image.mode == "F":
-        return _grey(_unit_floats(np.asarray(image), name))
+        floats = np.asarray(image)
+        return _grey(floats, _float_white(floats, name))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -220,18 +240,23 @@ def _grey_bits(image: Image.Image) -> int:
     return int(bits[0] if isinstance(bits, tuple) else bits)
 
 
-def _unit_floats(values: NDArray[np.float32], name: str) -> NDArray[np.float64]:
-    """Float grey (H, W), in [0, 1] or [0, 255], scaled to [0, 1]."""
+def _float_white(values: NDArray[np.float32], name: str) -> float:
+    """What white is in float grey (H, W): 1.0 or 255.0."""
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(values).all() and low >= 0.0 and high <= 255.0):
         raise ImageError(
             f"{name}: float grey from {low:g} to {high:g}; only [0, 1] and [0, 255] are understood",
             kind="unsupported",
         )
-    return values.astype(np.float64) / (1.0 if high <= 1.0 else 255.0)
+    return 1.0 if high <= 1.0 else 255.0
 
 
-def _grey(unit: NDArray[np.float64]) -> Image.Image:
-    """Grey (H, W) in [0, 1] as an RGB image."""
-    levels = np.clip(np.rint(unit * 255.0), 0, 255).astype(np.uint8)
+def _grey(values: NDArray[np.generic], white: float) -> Image.Image:
+    """Grey (H, W) in [0, white] as an RGB image."""
+    levels = np.empty(values.shape, dtype=np.uint8)
+    # By bands of rows: as float64, a large image would take ten times its own memory.
+    rows = max(1, _BAND_PIXELS // max(1, values.shape[1]))
+    for start in range(0, len(values), rows):
+        unit = values[start : start + rows].astype(np.float64) / white
+        levels[start : start + rows] = np.clip(np.rint(unit * 255.0), 0, 255)
     return Image.fromarray(levels).convert("RGB")

@@ -243,6 +243,15 @@ def test_a_wrong_checksum_is_damage() -> None:
     assert _kind(bytes(data)) == "decode"
 
 
+def test_a_wrong_checksum_of_the_pixels_is_damage_too() -> None:
+    # One bit of a stored, uncompressed pixel: everything but the checksum still fits.
+    pixels = zlib.compress(b"\0" * 52, level=0)
+    data = bytearray(_png_header(4, 4) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b""))
+    assert _pixels(bytes(data)).shape == (4, 4, 3)
+    data[data.index(b"IDAT") + 20] ^= 1
+    assert _kind(bytes(data)) == "decode"
+
+
 @pytest.mark.parametrize("size", [(10_001, 10_000), (2**31 - 1, 2**31 - 1)])
 def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
     data = _png_header(*size) + _chunk(b"IDAT", zlib.compress(b"\0" * 100))
