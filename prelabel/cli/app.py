@@ -12,6 +12,7 @@ import typer
 
 from prelabel import __version__
 from prelabel.cli import console
+from prelabel.cli.caching import cache_app
 from prelabel.cli.models import models_app
 from prelabel.errors import (
     ChangedError,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app)
+app.add_typer(cache_app)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 _Device = Annotated[
@@ -92,9 +94,18 @@ def run(
         typer.Option(metavar="k/N", help="Only part k, from 0, of N; see docs/reliability.md."),
     ] = None,
     engine: Annotated[
-        Literal["local", "inline"],
-        typer.Option(help="Supervised worker processes, or this process."),
+        Literal["local", "inline", "ray"],
+        typer.Option(help="Supervised worker processes, this process, or a Ray cluster."),
     ] = "local",
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Of engine ray: how many actors.")
+    ] = 1,
+    ray_address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Of engine ray: the cluster's.")
+    ] = "auto",
+    gpus_per_worker: Annotated[
+        float, typer.Option(min=0.0, metavar="N", help="Of engine ray: what an actor reserves.")
+    ] = 0.0,
     image_timeout: Annotated[
         float,
         typer.Option(min=1.0, metavar="SECONDS", help="A worker that is silent so long is killed."),
@@ -121,6 +132,9 @@ def run(
     job = JobRequest(
         engine=engine,
         image_timeout=image_timeout,
+        workers=workers,
+        ray_address=ray_address,
+        gpus_per_worker=gpus_per_worker,
         limit=limit,
         shard=shard,
         retry=() if retry is None else ("failed", "quarantined") if retry == "all" else (retry,),

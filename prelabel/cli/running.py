@@ -36,7 +36,7 @@ __all__ = [
     "run_command",
 ]
 
-EngineName = Literal["local", "inline"]
+EngineName = Literal["local", "inline", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ class JobRequest:
 
     engine: EngineName = "local"
     image_timeout: float = 600.0
+    workers: int = 1
+    ray_address: str = "auto"
+    gpus_per_worker: float = 0.0
     limit: int | None = None
     shard: str | None = None
     retry: Collection[str] = ()
@@ -139,6 +142,17 @@ def label_source(
 def _engine(config: Config, job: JobRequest) -> Engine:
     if job.engine == "inline":
         return InlineEngine(config.device)
+    if job.engine == "ray":
+        from prelabel.job.engines.ray import RayEngine, RayOptions
+
+        return RayEngine(
+            RayOptions(
+                address=job.ray_address,
+                workers=job.workers,
+                gpus=job.gpus_per_worker,
+                image_timeout=job.image_timeout,
+            )
+        )
     return LocalEngine(worker_devices(config.device), job.image_timeout)
 
 

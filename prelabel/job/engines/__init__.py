@@ -4,4 +4,5 @@
 |---|---|
 | `inline` | this process; for tests, Python and short runs |
 | `local` | supervised processes of this machine, one per device; the default |
+| `ray` | actors on a Ray cluster that is already there |
 """
