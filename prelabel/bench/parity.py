@@ -29,6 +29,7 @@ __all__ = [
     "figures_json",
     "figures_table",
     "grounding_dino_difference",
+    "largest_difference",
 ]
 
 
@@ -65,7 +66,7 @@ def figures_json(figures: Sequence[Figure]) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def _largest(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+def largest_difference(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     """The largest absolute difference between two arrays of one shape."""
     if first.shape != second.shape:
         raise ModelError(f"expected arrays of one shape, got {first.shape} and {second.shape}")
@@ -94,7 +95,7 @@ def clipseg_difference(folder: Path, frames: Sequence[Frame], prompts: Sequence[
     ours = scorer.score(frames, ontology)
     stock = _StockClipSeg(folder)
     return max(
-        _largest(found.probs, stock.probs(frame.pixels, prompts))
+        largest_difference(found.probs, stock.probs(frame.pixels, prompts))
         for found, frame in zip(ours, frames, strict=True)
     )
 
@@ -171,8 +172,10 @@ def grounding_dino_difference(
             found = detector.detect([frame], ontology)[0].detections
             if not len(found):
                 raise ModelError("the detector found nothing to compare")
-            score_differences.append(_largest(found.class_scores, scores[found.query_ids]))
-            edge_differences.append(_largest(found.boxes, boxes[found.query_ids]))
+            score_differences.append(
+                largest_difference(found.class_scores, scores[found.query_ids])
+            )
+            edge_differences.append(largest_difference(found.boxes, boxes[found.query_ids]))
     return max(score_differences), max(edge_differences), len(chunks)
 
 

@@ -30,11 +30,15 @@ Role = Literal["detect", "segment", "stuff"]
 _DETECTORS = {
     "grounding-dino": "prelabel.models.grounding_dino:GroundingDino",
     "mm-grounding-dino": "prelabel.models.mm_grounding_dino:MmGroundingDino",
+    "groundingdino-original": "prelabel.models.original.groundingdino:GroundingDinoOriginal",
     "paint": "prelabel.models.paint:PaintDetector",
 }
 _SEGMENTERS = {
     "sam": "prelabel.models.sam:Sam",
     "sam2": "prelabel.models.sam2:Sam2",
+    "segment-anything-original": (
+        "prelabel.models.original.segment_anything:SegmentAnythingOriginal"
+    ),
     "paint": "prelabel.models.paint:PaintSegmenter",
 }
 _STUFF_SCORERS = {
