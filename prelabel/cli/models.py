@@ -141,7 +141,9 @@ def check_model(
     """Load a checkpoint on the CPU, compare its tensors with the network's, and run it once."""
     from prelabel.models.inspection import find_checkpoint, inspect
 
-    found = inspect(find_checkpoint(target))
+    path = find_checkpoint(target)
+    console.note(f"loading {path}, and running it once on the CPU: seconds, or minutes if large")
+    found = inspect(path)
     if as_json:
         console.show_json(
             {

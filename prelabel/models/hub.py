@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from prelabel.errors import ConfigError
 
@@ -66,6 +67,10 @@ def _fetch(hub_id: str, revision: str | None, files: Sequence[str], key: str) ->
         RevisionNotFoundError,
     )
 
+    # OSError, and the error of the HTTP package, which is another one from version to version.
+    unreachable = cast(
+        "tuple[type[Exception], ...]", (*HfHubHTTPError.__bases__, LocalEntryNotFoundError)
+    )
     named = "".join(f" {name}" for name in files if "*" not in name)
     pinned = f" --revision {revision}" if revision else ""
     try:
@@ -88,7 +93,7 @@ def _fetch(hub_id: str, revision: str | None, files: Sequence[str], key: str) ->
             f"the hub knows no {hub_id}, or it is private; check the spelling against "
             "`prelabel models list`, or run `hf auth login`"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except unreachable as error:
         raise ConfigError(
             f"the {key} {hub_id} cannot be found on this machine, and the hub cannot be reached. "
             f"Either connect and run again, which fetches what is missing; or run `hf download "

@@ -114,7 +114,8 @@ def write_converted(file: Path, folder: Path, tokenizer: str, kind: str | None =
         for path in part.iterdir():
             with path.open("rb") as stream:
                 os.fsync(stream)
-        part.chmod(0o755)  # what mkdtemp makes is for its owner alone
+            path.chmod(0o644)
+        part.chmod(0o755)  # what mkdtemp and safetensors make is for their owner alone
         part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
