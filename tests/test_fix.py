@@ -134,10 +134,26 @@ def test_categories_of_the_same_name_become_one(old: Path) -> None:
 
 
 def test_what_only_a_person_can_say_is_kept_and_told(old: Path) -> None:
-    report = repair(old, lambda doc: doc["categories"][0].update(isthing="maybe"))
+    report = repair(
+        old, lambda doc: doc["categories"][0].update(isthing="maybe", supercategory="vehicle")
+    )
     assert [problem.rule for problem in report.remaining] == ["isthing"]
     assert outcomes(report) == [("isthing", "kept", "")]
     assert len(read_png_names(report)) == 2
+
+
+def test_a_supercategory_can_say_what_is_a_thing(old: Path) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        for category in document["categories"]:
+            del category["isthing"]
+
+    report = repair(old, edit)
+    assert [row.isthing for row in read_panoptic(report.json_path).categories] == [
+        True,
+        True,
+        False,
+    ]
+    assert report.whole
 
 
 def read_png_names(report: RepairReport) -> list[str]:

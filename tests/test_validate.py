@@ -501,7 +501,7 @@ def test_exit_codes_and_words(
     (valid.with_suffix("") / "b.png").unlink()
     assert call("validate", valid) == 3
     out = capsys.readouterr().out
-    assert "png-missing: sub/b.jpg: " in out and "1 problems" in out
+    assert "png-missing: sub/b.jpg: " in out and ": 1 problem;" in out
     assert call("validate", tmp_path / "none.json") == 2
     assert "none.json cannot be read" in capsys.readouterr().err
 

@@ -30,7 +30,8 @@ def validate_command(file: Path, *, as_json: bool) -> int:
         console.show_json(document)
     elif counts:
         _show_counts("Broken rules", counts)
-        console.show_line(f"{file}: {counts.total()} problems; prelabel fix repairs what it can")
+        problems = "1 problem" if counts.total() == 1 else f"{counts.total()} problems"
+        console.show_line(f"{file}: {problems}; prelabel fix repairs what it can")
     else:
         console.show_line(f"{file} is clean")
     return _BROKEN if counts else 0

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from prelabel.cli import console
 from prelabel.cli.results import show_evaluation
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, LabelError
 from prelabel.review.evaluate import EvaluateOptions, evaluate_files
 from prelabel.review.pairs import PairedFiles
 
@@ -36,9 +36,13 @@ def evaluate_command(request: EvaluateRequest, *, as_json: bool) -> None:
         raise ConfigError(f"the folder of images {request.images} does not exist")
     if request.html is not None and not request.html.parent.is_dir():
         raise ConfigError(f"the folder {request.html.parent} does not exist; make it first")
-    files = PairedFiles(request.prediction, request.truth, request.options.pairs)
-    with _bar("comparing") as progress:
-        evaluation = evaluate_files(files, request.options, progress)
+    try:
+        files = PairedFiles(request.prediction, request.truth, request.options.pairs)
+        with _bar("comparing") as progress:
+            evaluation = evaluate_files(files, request.options, progress)
+    except LabelError as error:
+        hint = "prelabel validate names every rule that a file breaks"
+        raise LabelError(f"{error}; {hint}") from error
     if request.html is not None:
         from prelabel.review.page import PageSource, write_page
 

@@ -92,7 +92,7 @@ def _repair_categories(
         ids.setdefault(row.category_id, number)
         if row.name is not None:
             by_name.setdefault(row.name, row)
-        if row.isthing is False:
+        if _sort(row) is False:
             stuff.add(number)
         records.append(_category_record(row, number, log))
     return records, CategoryTable(ids, frozenset(stuff))
@@ -113,7 +113,7 @@ def _log_twin(
             message += ", to which all segments of that id go; it is left out"
             log.add("duplicate-category", "left-out", message)
         return False
-    if namesake is not None and namesake.isthing == row.isthing:
+    if namesake is not None and _sort(namesake) == _sort(row):
         ids[category_id] = ids[namesake.category_id or 0]
         message = f"{row.place} has the name {row.name!r} of category {namesake.category_id}"
         log.add("duplicate-category", "repaired", f"{message}; its segments are now of that one")
@@ -122,16 +122,24 @@ def _log_twin(
     return True
 
 
+def _sort(row: LooseCategory) -> bool | None:
+    """Whether it is a thing, also by a supercategory that says just that; None: nobody says."""
+    if row.isthing is not None:
+        return row.isthing
+    return {"thing": True, "stuff": False}.get(str(row.record.get("supercategory")))
+
+
 def _category_record(row: LooseCategory, number: int, log: RepairLog) -> Mapping[str, object]:
     record = {**row.record, "id": number}
-    if row.isthing is not None:
-        record["isthing"] = int(row.isthing)
+    isthing = _sort(row)
+    if isthing is not None:
+        record["isthing"] = int(isthing)
     for fault in row.faults:
         key = fault.message.removeprefix(f"{row.place}.").split(" ", 1)[0]
         if key in ("color", "supercategory"):
             del record[key]
             log.add_faults([fault], "taken out")
-        elif key == "id" or (key == "isthing" and row.isthing is not None):
+        elif key == "id" or (key == "isthing" and isthing is not None):
             log.add_faults([fault], f"now {record[key]}")
     return record
 

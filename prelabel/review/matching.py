@@ -54,7 +54,7 @@ def match_categories(
         raise ConfigError(
             f"categories do not match: only {guess.path} lists {name_some(unknown)}, "
             f"only {real.path} lists {name_some(absent)}; give them the same names"
-            + ("" if unknown else ", or count those as misses (missing is miss)")
+            + ("" if unknown else ", or count those as misses (--missing miss)")
         )
     return {names[name].category_id: true_names[name].category_id for name in names}
 
@@ -90,7 +90,7 @@ def match_images(
         raise ConfigError(
             f"images do not match: {guess.path} has {name_some(spare)}, which {real.path} lacks "
             f"(it has {name_some(truths.keys() - partners.keys() or truths.keys())}); leave them "
-            "out (extra is ignore), or compare with the truth they belong to"
+            "out (--extra ignore), or compare with the truth they belong to"
         )
     return [
         (annotation, guesses[partners[name]] if name in partners else None)
@@ -104,7 +104,7 @@ def refuse_missing(pairs: Sequence[ImagePair], guess: PanopticFile, real: Panopt
     if names:
         raise ConfigError(
             f"images do not match: {real.path} has {name_some(names)}, {guess.path} has no "
-            "prediction for them; label them, or count them as misses (missing is miss)"
+            "prediction for them; label them, or count them as misses (--missing miss)"
         )
 
 

@@ -137,7 +137,7 @@ class PairedFiles:
             raise LabelError(
                 f"{path} and its JSON disagree: ids only in the PNG: "
                 f"{name_some(found - segments.keys())}; only in the JSON: "
-                f"{name_some(segments.keys() - found)}; prelabel fix can repair that"
+                f"{name_some(segments.keys() - found)}"
             )
         predicted = {
             segment_id: self.matched[segment.category_id]
