@@ -30,7 +30,13 @@ from prelabel.models.conversion.layouts import LAYOUTS, detect_layout
 from prelabel.models.conversion.reading import read_state_dict
 from prelabel.models.conversion.renaming import Group, rename
 from prelabel.models.loading import load_reported, quiet_transformers
-from prelabel.models.weights import DEFAULT_TOKENIZER, NetworkOptions, find_weights, load_network
+from prelabel.models.weights import (
+    DEFAULT_TOKENIZER,
+    NetworkOptions,
+    find_weights,
+    load_network,
+    weights_sha256,
+)
 
 SAM, DINO = LAYOUTS
 Names = Iterator[tuple[str, tuple[str, ...]]]
@@ -461,8 +467,15 @@ def test_the_pipelines_networks_take_the_file_itself(
     stamp = (folders[0] / "model.safetensors").stat().st_mtime_ns
     segmenter.load("cpu")
     assert (folders[0] / "model.safetensors").stat().st_mtime_ns == stamp
-    folder = converted(dino[1], "grounding-dino", "0" * 64, str(dino[2]))
-    GroundingDino(GroundingDinoOptions(weights=str(folder))).load("cpu")
+
+    class Options(GroundingDinoOptions):
+        tokenizer: str = str(dino[2])
+
+    detector = GroundingDino(Options(weights=str(dino[1])))
+    detector.load("cpu")
+    # Another tokenizer makes another folder, and both belong to the same file.
+    names = {folder.name for folder in cache.iterdir()} - {folders[0].name}
+    assert {name[:17] for name in names} == {f"{weights_sha256(dino[1])[:16]}-"}
 
 
 # --- full size, without memory -----------------------------------------------------------------
