@@ -64,9 +64,11 @@ class LabelError(PrelabelError):
 class ConnectorError(PrelabelError):
     """A platform or a label file refuses.
 
-    `retryable` is True where the same call may succeed later (a busy server, a timeout).
+    `retryable` is True where the same call may succeed later (a busy server, a timeout). `kind` is
+    a short machine-readable reason, such as "denied" or "gone", or "".
     """
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, retryable: bool = False, kind: str = "") -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.kind = kind
