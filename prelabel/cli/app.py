@@ -13,6 +13,7 @@ import typer
 from prelabel import __version__
 from prelabel.cli import console
 from prelabel.cli.caching import cache_app
+from prelabel.cli.doctor import doctor
 from prelabel.cli.models import models_app
 from prelabel.errors import (
     ChangedError,
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app)
+app.command()(doctor)
 app.add_typer(cache_app)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
