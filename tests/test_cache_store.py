@@ -130,7 +130,8 @@ def test_a_damaged_entry_is_none_and_goes(
     (path,) = (tmp_path / "detections").glob("*/*")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
-    path.write_bytes({"flip": data, "cut": data[:-9], "empty": b"", "other": b"x" * 99}[damage])
+    kinds = {"flip": data, "cut": data[:-9], "empty": bytearray(), "other": bytearray(99)}
+    path.write_bytes(kinds[damage])
     assert cache.get("detections", _key(7)) is None
     assert not path.exists()
     assert "is made again" in caplog.text

@@ -51,8 +51,9 @@ def clear(
     if as_json:
         console.show_json({"folder": str(cache.folder), **_document(removed)})
         return
-    size = _size(removed.nbytes.total())
-    console.show_line(f"{removed.entries.total()} entries removed, {size}, from {cache.folder}")
+    count, size = removed.entries.total(), _size(removed.nbytes.total())
+    entries = "entry" if count == 1 else "entries"
+    console.show_line(f"{count} {entries} removed, {size}, from {cache.folder}")
 
 
 def _open(folder: Path | None) -> StageCache:
