@@ -120,12 +120,13 @@ class StageCache:
     def has(self, kind: Kind, key: str) -> bool:
         """Whether there is an entry, which then counts as used."""
         path = self._path(kind, key)
-        return path.is_file() and self._touch(path)
+        return os.path.isfile(path) and self._touch(path)
 
     def put(self, kind: Kind, key: str, arrays: Arrays) -> None:
         """Keep an entry, where there is room. An error of the disk is told once and no more."""
-        data = pack_entry(kind, arrays)
-        path = self._path(kind, key)
+        if not self._writing:
+            return
+        data, path = pack_entry(kind, arrays), self._path(kind, key)
         try:
             if self._admit(len(data), path):
                 self._write(path, data)
@@ -171,7 +172,7 @@ class StageCache:
         try:
             os.utime(path, (now, now))
         except OSError:  # gone, or a folder to read from only
-            return path.is_file()
+            return os.path.isfile(path)
         return True
 
     def _write(self, path: Path, data: bytearray) -> None:
