@@ -15,6 +15,7 @@ from prelabel.cli import console
 from prelabel.cli.caching import cache_app
 from prelabel.cli.doctor import doctor
 from prelabel.cli.models import models_app
+from prelabel.cli.why import why
 from prelabel.errors import (
     ChangedError,
     ConfigError,
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 app.add_typer(models_app)
 app.command()(doctor)
+app.command()(why)
 app.add_typer(cache_app)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
@@ -305,6 +307,83 @@ def export(
 
     count = export_run(run, to, out)
     console.show_line(f"{count} labels in {out}")
+
+
+@app.command()
+def upload(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    to: Annotated[str, typer.Option(metavar="URI", help="A platform: segments-ai:owner/dataset.")],
+    labelset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another labelset than the ground truth.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and count; send nothing.")
+    ] = False,
+    overwrite_human: Annotated[
+        bool, typer.Option("--overwrite-human", help="Replace what people labelled, too.")
+    ] = False,
+    pin_doubts: Annotated[
+        bool, typer.Option("--pin-doubts", help="Pin an issue at each most doubtful spot.")
+    ] = False,
+    verify: Annotated[
+        Literal["all", "sample", "none"],
+        typer.Option(help="Which labels are read back and compared; sample is one in twenty."),
+    ] = "all",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on while the run goes on in another process.")
+    ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Send again what failed for good before.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="At a time.")] = 8,
+    as_json: _Json = False,
+) -> None:
+    """Send a run's labels to a platform, where people correct them.
+
+    What is there already is not sent again, and a person's work is left alone. With --dry-run, RUN
+    may be a config.
+
+    Exit codes: 0 all there; 2 a wrong argument, dataset or category; 3 some failed, the others are
+    there; 5 the platform fails, try again later; 7 it refuses the key; 11 another upload of this
+    run goes on; 130 interrupted.
+    """
+    from prelabel.cli.uploading import UploadRequest, upload_command
+    from prelabel.job.upload_terms import UploadOptions
+    from prelabel.ports import PushRules
+
+    rules = PushRules(overwrite_human, pin_doubts)
+    options = UploadOptions(rules, verify, jobs, follow, retry)
+    request = UploadRequest(run, to, labelset, options, dry_run)
+    raise typer.Exit(upload_command(request, as_json=as_json))
+
+
+@app.command()
+def download(
+    source: Annotated[
+        str, typer.Argument(metavar="URI", help="A platform: segments-ai:owner/dataset.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")],
+    labelset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another labelset than the ground truth.")
+    ] = None,
+    status: Annotated[str, typer.Option(metavar="A,B", help="Which labels.")] = "REVIEWED,LABELED",
+) -> None:
+    """Fetch labels from a platform as a COCO panoptic file."""
+    from prelabel.cli.uploading import download_command
+
+    raise typer.Exit(download_command(source, labelset, out, status))
+
+
+@app.command()
+def init(
+    source: Annotated[
+        str, typer.Argument(metavar="URI", help="A platform: segments-ai:owner/dataset.")
+    ],
+) -> None:
+    """Print a config with the categories of a platform's dataset."""
+    from prelabel.cli.uploading import init_command
+
+    init_command(source)
 
 
 @app.command(hidden=True)

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from prelabel.errors import ConfigError
-from prelabel.ports import ImageSource, LabelSink
+from prelabel.ports import ImageSource, LabelPlatform, LabelSink
 
-__all__ = ["GROUP", "open_sink", "open_source"]
+__all__ = ["GROUP", "open_platform", "open_sink", "open_source"]
 
 GROUP = "prelabel.connectors"
 """The group of entry points: a name, and a class that takes a location."""
@@ -58,6 +58,27 @@ def open_sink(name: str, location: str) -> LabelSink:
     return connector
 
 
+def open_platform(location: str) -> LabelPlatform:
+    """The platform at `location`, which is `connector:place`.
+
+    Raises:
+        ConfigError: no connector has that name, or people do not correct labels there.
+    """
+    match = _SCHEME.match(location)
+    if match is None:
+        raise ConfigError(
+            f"{location!r} names no platform; expected connector:place, such as "
+            f"segments-ai:owner/dataset; connectors are {_known()}"
+        )
+    connector = _load(match[1])(match[2])
+    if not isinstance(connector, LabelPlatform):
+        raise ConfigError(
+            f"the connector {match[1]!r} is no platform where labels are corrected; "
+            "prelabel export writes files"
+        )
+    return connector
+
+
 def _open_source(name: str, location: str) -> ImageSource:
     connector = _load(name)(location)
     if not isinstance(connector, ImageSource):
@@ -76,7 +97,10 @@ def _known() -> str:
 def _load(name: str) -> Any:
     entry = _names().get(name)
     if entry is None:
-        raise ConfigError(f"no connector is called {name!r}; known are {_known()}")
+        raise ConfigError(
+            f"no connector is called {name!r}; known are {_known()}. One of another package is "
+            "there once that package is: pip install …"
+        )
     try:
         return entry.load()
     except ImportError as error:
