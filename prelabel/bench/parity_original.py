@@ -23,7 +23,7 @@ from prelabel.models.original.shims import (
     import_segment_anything,
     quiet_authors,
 )
-from prelabel.models.roles import MaskLogits, Prompts
+from prelabel.models.roles import Embedding, Prompts
 from prelabel.models.sam import Sam, SamOptions
 from prelabel.models.weights import load_network, quiet_transformers
 
@@ -58,16 +58,16 @@ def sam_figures(folder: Path, frames: Sequence[Frame]) -> list[Figure]:
     ours = Sam(SamOptions(weights=str(folder / "vit_b")))
     ours.load("cpu")
     predictor = package.SamPredictor(model)
+    embeddings = ours.embed(frames)
     figures: list[Figure] = []
     for what, look in (
         ("SAM, same input tensor", _tensor_setter(folder / "vit_b")),
         ("SAM, from the image on", lambda predictor, frame: predictor.set_image(frame.pixels)),
     ):
-        differences = [
-            difference
-            for frame in frames
-            for difference in _compare_masks(predictor, ours, frame, look)
-        ]
+        differences: list[tuple[float, float, float]] = []
+        for frame, embedding in zip(frames, embeddings, strict=True):
+            look(predictor, frame)
+            differences += _compare_masks(predictor, ours, embedding)
         logits, ious, pixels = np.max(differences, axis=0).tolist()
         figures += [
             Figure(f"{what}: logit", logits, 1e-4),
@@ -77,23 +77,19 @@ def sam_figures(folder: Path, frames: Sequence[Frame]) -> list[Figure]:
     return figures
 
 
-Look = Callable[[Any, Frame], None]
-
-
 def _compare_masks(
-    predictor: Any, ours: Sam, frame: Frame, look: Look
+    predictor: Any, ours: Sam, embedding: Embedding
 ) -> Iterator[tuple[float, float, float]]:
     """Largest differences of a logit and of a predicted IoU, and the count of pixels that differ.
 
     One of each per prompt, from low-resolution logits and from masks at the image's size.
     """
-    look(predictor, frame)
-    (embedding,) = ours.embed([frame])
-    for prompts, multimask in _prompts(frame.size):
-        theirs = [_predict(predictor, prompts, row, multimask) for row in range(len(prompts))]
-        found: MaskLogits = ours.masks(embedding, prompts, multimask=multimask)
-        for row, (full, ious, logits) in enumerate(theirs):
-            masks = ours.upscale(embedding, found.logits[row], frame.size)
+    size = (int(embedding.size[0]), int(embedding.size[1]))
+    for prompts, multimask in _prompts(size):
+        found = ours.masks(embedding, prompts, multimask=multimask)
+        for row in range(len(prompts)):
+            full, ious, logits = _predict(predictor, prompts, row, multimask)
+            masks = ours.upscale(embedding, found.logits[row], size)
             sides = ((masks > 0) != (full > 0)) & (np.abs(full) > _NEAR_ZERO)
             yield (
                 largest_difference(found.logits[row], logits),
@@ -126,7 +122,7 @@ def _predict(predictor: Any, prompts: Prompts, row: int, multimask: bool) -> tup
     )
 
 
-def _tensor_setter(folder: Path) -> Look:
+def _tensor_setter(folder: Path) -> Callable[[Any, Frame], None]:
     """What gives the predictor the very tensor that transformers' processor makes of an image."""
     import torch
     from transformers import SamImageProcessorPil

@@ -102,7 +102,7 @@ def test_masks_are_those_of_the_predictor(
     segmenter: SegmentAnythingOriginal, sam_file: Path, frame: Frame, multimask: bool
 ) -> None:
     package = import_segment_anything()
-    predictor = package.SamPredictor(package.sam_model_registry["narrow"](str(sam_file)))
+    predictor = package.SamPredictor(package.sam_model_registry["narrow"](checkpoint=str(sam_file)))
     predictor.set_image(frame.pixels)
     (embedding,) = segmenter.embed([frame])
     boxes = np.array([[10, 20, 120, 140], [0, 0, 200, 200]], dtype=np.float32)

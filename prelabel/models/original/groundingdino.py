@@ -51,6 +51,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class GroundingDinoOriginalOptions(DetectorOptions):
     """Options of `kind: groundingdino-original`. What the package cannot do has one value."""
 
+    reads_original: ClassVar[bool] = True
     kind: Literal["groundingdino-original"] = "groundingdino-original"
     weights: str
     """The authors' checkpoint, a .pth file: SwinT_OGC, SwinB or one of their architectures."""

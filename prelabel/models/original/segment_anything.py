@@ -35,6 +35,7 @@ _UNUSED = ("pixel_mean", "pixel_std")
 class SegmentAnythingOriginalOptions(SegmenterOptions):
     """Options of `kind: segment-anything-original`. What the package cannot do has one value."""
 
+    reads_original: ClassVar[bool] = True
     kind: Literal["segment-anything-original"] = "segment-anything-original"
     weights: str
     """Meta's checkpoint, a .pth file: vit_b, vit_l, vit_h or one of their architectures."""

@@ -114,7 +114,7 @@ def build_groundingdino(config_name: str, tokenizer: Any, text_config: Any) -> A
         # Theirs fetches BERT's weights from the hub, which the checkpoint then overwrites.
         "get_pretrained_language_model": lambda _name: _bert(text_config),
     }
-    with _attributes(texts, found), redirect_stdout(io.StringIO()):
+    with _attributes(texts, found), redirect_stdout(io.StringIO()), quiet_authors():
         return models.build_model(_Arguments(arguments)).eval()
 
 
