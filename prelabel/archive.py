@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import LabelError
-from prelabel.files import replacing
+from prelabel.files import write_atomically
 
 __all__ = ["pack_text", "read_archive", "unpack_text", "write_archive"]
 
@@ -29,8 +30,9 @@ def write_archive(
         if array.dtype.hasobject:
             raise LabelError(f"array {name!r} of {kind} has dtype object, which is never stored")
     header = np.array([kind, str(version)])
-    with replacing(Path(path)) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **{_HEADER: header}, **arrays)
+    stream = io.BytesIO()  # a zip is written in dozens of pieces
+    np.savez_compressed(stream, allow_pickle=False, **{_HEADER: header}, **arrays)
+    write_atomically(Path(path), stream.getvalue())
 
 
 def read_archive(

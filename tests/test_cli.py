@@ -95,10 +95,18 @@ def test_run_export_evaluate(
 
 def test_json_is_all_there_is_on_stdout(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _call("run", config, "--json", "--limit", 1) == 0
-    summary = json.loads(capsys.readouterr().out)
+    events = _events(capsys)
+    assert [event["event"] for event in events] == ["started", "done", "summary"]
+    assert events[1] == {"event": "done", "image_id": "a.png", "segments": 3}
+    summary = events[-1]
     assert (summary["total"], summary["done"], summary["failed"]) == (1, 1, 0)
     assert _call("run", config, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["skipped"] == 1
+    summary = _events(capsys)[-1]
+    assert (summary["total"], summary["done"], summary["skipped"]) == (2, 1, 1)
+
+
+def _events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 def test_arguments_win_over_the_config(config: Path, tmp_path: Path) -> None:
@@ -216,7 +224,7 @@ REFUSED = {
     "no source": (("run", "{config}", "--source", "gone"), "source folder gone does not exist"),
     "empty source": (("run", "{config}", "--source", "{tmp}/empty"), "holds no image"),
     "source left out": (("run", "{config}", "--set", "source="), "names no source"),
-    "other scheme": (("run", "{config}", "--source", "s3://b/p"), "no connector is called 's3'"),
+    "other scheme": (("run", "{config}", "--source", "zz://b/p"), "connectors are coco"),
     "sink as source": (("run", "{config}", "--source", "coco-panoptic:x"), "offers no images"),
     "output": (("run", "{config}", "--out", "{config}/run"), "cannot be written"),
     "weights": (

@@ -8,17 +8,20 @@ holds, and never more. It can be rebuilt from the labels (`prelabel.job.repair`)
 from __future__ import annotations
 
 import errno
+import hashlib
+import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 from prelabel.errors import ConfigError
+from prelabel.job.mounts import refuse_network
 
-__all__ = ["LEDGER_NAME", "Ledger", "Row", "Status"]
+__all__ = ["LEDGER_NAME", "Ledger", "Row", "Status", "ledger_path"]
 
 LEDGER_NAME = "job.db"
 
@@ -70,15 +73,25 @@ class Row:
     message: str = ""
 
 
+def ledger_path(run: Path, state: Path | None = None) -> Path:
+    """Where a run's ledger lies: in its folder, or in `state`, which many runs may share."""
+    if state is None:
+        return run / LEDGER_NAME
+    whole = os.path.abspath(run)
+    digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:10]
+    return state / f"{os.path.basename(whole)}-{digest}.db"
+
+
 class Ledger:
     """The ledger of one run. Rows are written in groups: at most 50, at most a second late.
 
     Raises:
-        ConfigError: the file is no ledger, or is damaged.
+        ConfigError: the file is no ledger, is damaged, or lies on a network file system.
         OSError: it cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
+        refuse_network(path.parent)
         self.path = path
         self._waiting: dict[str, Row] = {}
         self._since = time.monotonic()
@@ -133,7 +146,9 @@ class Ledger:
 
     def meta(self, key: str) -> str | None:
         """A remembered text, such as the fingerprint."""
-        found = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        with self._told():
+            query = "SELECT value FROM meta WHERE key = ?"
+            found = self._database.execute(query, (key,)).fetchone()
         return None if found is None else str(found[0])
 
     def set_meta(self, key: str, value: str) -> None:
@@ -175,25 +190,39 @@ class Ledger:
         self._waiting = {}
         self._write(rows, "DELETE FROM images")
 
+    def forget(self, image_ids: Iterable[str]) -> None:
+        """Remove rows: these images are to do again."""
+        names = [(_bytes(image_id),) for image_id in image_ids]
+        if names:
+            self.flush()
+            with self._transaction():
+                self._database.executemany("DELETE FROM images WHERE image_id = ?", names)
+
     def _write(self, rows: Mapping[str, Row], first: str = "") -> None:
         values = [
             (
-                *(image_id.encode("utf-8", "surrogateescape"), row.status, row.stamp),
+                *(_bytes(image_id), row.status, row.stamp),
                 *(int(row.explained), row.segments, row.stage, row.kind),
                 row.message.encode("utf-8", "backslashreplace").decode(),
             )
             for image_id, row in rows.items()
         ]
+        with self._transaction():
+            if first:
+                self._database.execute(first)
+            self._database.executemany(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; also where a second interrupt comes in the middle of it."""
         with self._told():
-            self._database.execute("BEGIN IMMEDIATE")
             try:
-                if first:
-                    self._database.execute(first)
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
-                )
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
                 self._database.execute("COMMIT")
-            except sqlite3.Error:
+            except BaseException:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
@@ -204,6 +233,10 @@ class Ledger:
             self.flush()
         finally:
             self._database.close()
+
+
+def _bytes(image_id: str) -> bytes:
+    return image_id.encode("utf-8", "surrogateescape")
 
 
 def _text(image_id: bytes) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.data import image_key
 from prelabel.errors import ConfigError, LabelError
-from prelabel.job.ledger import LEDGER_NAME, Ledger, Row
+from prelabel.files import file_sha256
+from prelabel.job.ledger import Ledger, Row, ledger_path
 from prelabel.job.lock import locked
 from prelabel.job.planning import reap
 from prelabel.job.protocol import Task
 from prelabel.job.store import LabelMeta, read_meta
 
-__all__ = ["Found", "adopt", "repair_run", "rows_from_labels"]
+__all__ = ["Found", "adopt", "repair_run", "rows_from_labels", "whole_label"]
 
 
 def repair_run(root: Path, state: Path | None = None) -> Found:
@@ -28,21 +28,30 @@ def repair_run(root: Path, state: Path | None = None) -> Found:
     """
     if not (root / "labels").is_dir():
         raise ConfigError(f"{root} is no run folder: it has no labels/ folder inside")
-    path = (state or root) / LEDGER_NAME
+    path = ledger_path(root, state)
     with locked(root):
         reap(root)
         found = rows_from_labels(root)
         failed, meta = _what_is_left(path)
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        with Ledger(path) as ledger:
+        # Made beside the old one, which stays as long as there is no other.
+        new = path.with_name(f"{path.name}.new")
+        _remove(new, ("-wal", "-shm", ""))
+        with Ledger(new) as ledger:
             ledger.replace({**failed, **found.rows})
             for key, value in meta.items():
                 ledger.set_meta(key, value)
             if found.fingerprint:
                 ledger.set_meta("fingerprint", found.fingerprint)
             ledger.set_meta("complete", "yes")
+        # The old one's log first, which must never meet the new one.
+        _remove(path, ("-wal", "-shm"))
+        new.replace(path)
     return found
+
+
+def _remove(path: Path, suffixes: Sequence[str]) -> None:
+    for suffix in suffixes:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _what_is_left(path: Path) -> tuple[dict[str, Row], dict[str, str]]:
@@ -78,7 +87,7 @@ def rows_from_labels(root: Path) -> Found:
     metas: list[LabelMeta] = []
     damaged = []
     for path in sorted((root / "labels").glob("[!.]*.json")):
-        meta = _whole(root, path.stem)
+        meta = whole_label(root, path.stem)
         if meta is None:
             damaged.append(path.name)
         else:
@@ -102,25 +111,37 @@ def adopt(root: Path, tasks: Iterable[Task], fingerprint: str) -> dict[str, Row]
     rows = {}
     for task in tasks:
         image_id = task.record.image_id
-        meta = _whole(root, image_key(image_id))
+        meta = _read(root, image_key(image_id))
         if (
             meta is not None
             and meta.record.image_id == image_id
             and meta.provenance.fingerprint == fingerprint
             and meta.provenance.source_stamp == task.stamp
+            and _fits(root, meta)
         ):
             rows[image_id] = _row(root, meta)
     return rows
 
 
-def _whole(root: Path, key: str) -> LabelMeta | None:
+def whole_label(root: Path, key: str) -> LabelMeta | None:
     """What a pair says, or None where it is missing, damaged, or its parts do not belong."""
+    meta = _read(root, key)
+    return meta if meta is not None and _fits(root, meta) else None
+
+
+def _read(root: Path, key: str) -> LabelMeta | None:
     try:
         meta = read_meta(root, key)
-        png = (root / "labels" / f"{key}.png").read_bytes()
-    except (LabelError, OSError):
+    except LabelError:
         return None
-    return meta if hashlib.sha256(png).hexdigest() == meta.png_sha256 else None
+    return meta if meta.key == key else None
+
+
+def _fits(root: Path, meta: LabelMeta) -> bool:
+    try:
+        return file_sha256(root / "labels" / f"{meta.key}.png") == meta.png_sha256
+    except OSError:
+        return False
 
 
 def _row(root: Path, meta: LabelMeta) -> Row:

@@ -17,7 +17,7 @@ from prelabel.errors import ConfigError
 from prelabel.files import write_atomically
 from prelabel.job.changes import refuse_change
 from prelabel.job.interrupts import interrupts
-from prelabel.job.ledger import LEDGER_NAME, Ledger, Row
+from prelabel.job.ledger import Ledger, Row, ledger_path
 from prelabel.job.lock import locked
 from prelabel.job.planning import Plan, label_keys, make_plan, reap
 from prelabel.job.progress import Observer, Silence
@@ -93,7 +93,9 @@ def run_job(
         with _open_ledger(plan.root, options) as ledger:
             kept = refuse_change(ledger, plan.options.fingerprint, options)
             ledger.set_meta("total", str(len(tasks)))
-            rows = ledger.rows() if kept and not options.again else {}
+            if options.again:
+                ledger.replace({})
+            rows = ledger.rows() if kept else {}
             keys = set() if options.again else label_keys(plan.root)
             unknown = [
                 task
@@ -109,6 +111,10 @@ def run_job(
                 keys,
                 explain=plan.options.explain,
                 retry=options.retry,
+            )
+            # Until it is made again, a label that is being replaced may be half of each.
+            ledger.forget(
+                task.record.image_id for task in work.todo if task.record.image_id in rows
             )
             return _Run(engine, plan, options, ledger, observer).go(work)
 
@@ -126,27 +132,25 @@ def _list(plan: WorkerPlan, options: JobOptions) -> list[Task]:
 
 def _clear(root: Path, options: JobOptions) -> None:
     for name in ("labels", "traces", "explanations"):
-        shutil.rmtree(root / name, ignore_errors=True)
-    for path in _ledger_files(root, options):
-        path.unlink(missing_ok=True)
+        if (root / name).is_dir():
+            shutil.rmtree(root / name)
+    ledger = ledger_path(root, options.state)
+    # The log first: without it the ledger is an older one; without the ledger it is nothing.
+    for suffix in ("-wal", "-shm", ""):
+        ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
     LabelStore(root)
-
-
-def _ledger_files(root: Path, options: JobOptions) -> list[Path]:
-    path = (options.state or root) / LEDGER_NAME
-    return [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
 
 
 @contextmanager
 def _open_ledger(root: Path, options: JobOptions) -> Iterator[Ledger]:
     """The ledger; where there is none but labels are, it is made from them."""
-    folder = options.state or root
+    path = ledger_path(root, options.state)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    new = not (folder / LEDGER_NAME).exists()
-    with Ledger(folder / LEDGER_NAME) as ledger:
+        raise ConfigError(f"the folder {path.parent} cannot be made: {error.strerror}") from error
+    new = not path.exists()
+    with Ledger(path) as ledger:
         if new or ledger.meta("complete") is None:
             found = rows_from_labels(root)
             ledger.replace(found.rows)

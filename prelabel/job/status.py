@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.data import Failure
-from prelabel.errors import ConfigError, LockedError
-from prelabel.job.ledger import LEDGER_NAME, Ledger
-from prelabel.job.lock import locked
+from prelabel.errors import ConfigError
+from prelabel.job.ledger import LEDGER_NAME, Ledger, ledger_path
+from prelabel.job.lock import is_locked
 from prelabel.job.summary import Summary
 
 __all__ = ["RunStatus", "read_status"]
@@ -48,11 +48,11 @@ def read_status(run: Path, state: Path | None = None) -> RunStatus:
     Raises:
         ConfigError: there is no ledger, or it is damaged.
     """
-    path = (state or run) / LEDGER_NAME
+    path = ledger_path(run, state)
     if not path.is_file():
         raise ConfigError(
-            f"{run} is no run folder: it has no {LEDGER_NAME}; if it has labels, "
-            f"`prelabel repair {run}` makes one"
+            f"{run} is no run folder: it has no {LEDGER_NAME}; if it was run with --state, give it "
+            f"here too; if it has labels, `prelabel repair {run}` makes one"
         )
     with Ledger(path) as ledger:
         rows = ledger.rows()
@@ -67,15 +67,5 @@ def read_status(run: Path, state: Path | None = None) -> RunStatus:
     )
     total = max(total, len(rows))
     return RunStatus(
-        {**known, "todo": total - len(rows)}, total, _running(run), fingerprint, failures
+        {**known, "todo": total - len(rows)}, total, is_locked(run), fingerprint, failures
     )
-
-
-def _running(run: Path) -> bool:
-    try:
-        with locked(run):
-            return False
-    except LockedError:
-        return True
-    except OSError:
-        return False

@@ -8,6 +8,7 @@ finished image. Beside them `traces/<key>.npz`, and `explanations/` where they w
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -40,6 +41,8 @@ __all__ = [
 LABEL_VERSION = 1
 """Version of the schema of `labels/<key>.json`."""
 _SCHEMA = "prelabel.label"
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""The disk's own troubles; the others mean that the folder is the wrong one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class LabelStore:
 
     Raises:
         ConfigError: the folder cannot be made or written.
+        OSError: the disk is full, read-only or broken.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -100,8 +104,11 @@ class LabelStore:
             for name in ("labels", "traces"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             write_atomically(self.root / "labels" / ".writable", b"")
-            (self.root / "labels" / ".writable").unlink()
+            # Several workers may do this at the same moment.
+            (self.root / "labels" / ".writable").unlink(missing_ok=True)
         except OSError as error:
+            if error.errno in _DISK_ERRORS:
+                raise
             raise ConfigError(
                 f"the output folder {self.root} cannot be written: {error.strerror or error}"
             ) from error

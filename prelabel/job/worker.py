@@ -49,10 +49,23 @@ class _Read:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Made:
-    """A label that is to be written."""
+    """A label that is to be written; the image itself is let go.
 
-    read: _Read
+    Attributes:
+        task: of the image.
+        result: about it.
+        seconds: that it took to read.
+    """
+
+    task: Task
     result: LabelledImage
+    seconds: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of what weighs: the map of ids, and what explains it."""
+        maps = (heatmap for one in self.result.explanations for heatmap in one.heatmaps.values())
+        return self.result.label.id_map.nbytes + sum(heatmap.values.nbytes for heatmap in maps)
 
 
 class Worker:
@@ -109,8 +122,10 @@ class Worker:
         except BaseException as error:
             self._bugs.append(error)
         finally:
-            for queue in (self._frames, self._labels) if target == self._write_all else ():
-                queue.close()
+            # Nobody waits for what a thread that has ended would have brought, or taken.
+            self._frames.close()
+            if target == self._write_all:
+                self._labels.close()
 
     # --- before the networks --------------------------------------------------------------------
 
@@ -129,7 +144,6 @@ class Worker:
                 self._frames.put(
                     _Read(task, frame, time.perf_counter() - start), frame.pixels.nbytes
                 )
-        self._frames.close()
 
     def _batches(self) -> Iterator[list[_Read]]:
         while True:
@@ -160,7 +174,8 @@ class Worker:
                 self._label([read])
             return
         for read, result in zip(batch, results, strict=True):
-            self._labels.put(_Made(read, result), result.label.id_map.nbytes)
+            made = _Made(read.task, result, read.seconds)
+            self._labels.put(made, made.size)
 
     def _fail(self, task: Task, error: Exception) -> None:
         _LOGGER.debug("%s failed", task.record.image_id, exc_info=error)
@@ -181,23 +196,23 @@ class Worker:
                     return
 
     def _write(self, made: _Made) -> Done:
-        read, result, options = made.read, made.result, self._plan.options
-        record, start = read.task.record, time.perf_counter()
+        task, result, options = made.task, made.result, self._plan.options
+        record, start = task.record, time.perf_counter()
         key = image_key(record.image_id)
         self._store.write_trace(key, result.trace)
         if options.explain:
             self._store.write_explanations(key, result.explanations)
-        seconds = {"read": read.seconds, **result.seconds}
+        seconds = {"read": made.seconds, **result.seconds}
         provenance = Provenance(
             options.tool,
             options.fingerprint,
             {name: round(value, 4) for name, value in seconds.items()},
-            read.task.stamp,
+            task.stamp,
         )
         # The pair comes last: where it stands, all that belongs to the image does.
         self._store.write(record, result.label, provenance, source_sha256=_source_sha256(record))
         seconds["write"] = time.perf_counter() - start
-        return Done(record.image_id, len(result.label.segments), seconds, read.task.stamp)
+        return Done(record.image_id, len(result.label.segments), seconds, task.stamp)
 
 
 def _source_sha256(record: ImageRecord) -> str:

@@ -35,6 +35,8 @@ def child_main(pipe: Any, plan: WorkerPlan, device: str) -> None:
     # A terminal's interrupt reaches the whole group; the coordinator alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # they were held while this process started
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
     lock = threading.Lock()
 

@@ -11,10 +11,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
 from typing import Any
 
 from prelabel.data import Failure
@@ -26,6 +26,8 @@ __all__ = ["LocalEngine"]
 
 _TICK = 0.5
 """Seconds between looks at clocks and signals."""
+_LEAVING = 5.0
+"""Seconds that a worker without work may take to end."""
 _DEATHS_WHILE_LOADING = 3
 
 
@@ -83,7 +85,8 @@ class LocalEngine:
         process = self._context.Process(
             target=child_main, args=(theirs, plan, device), name=f"prelabel {device}", daemon=True
         )
-        process.start()
+        with _signals_held():
+            process.start()
         theirs.close()
         return _Child(device, process, ours)
 
@@ -214,7 +217,10 @@ class _Supervision:
                 child.process.kill()
 
     def _bury(self, child: _Child) -> None:
-        child.process.join()
+        child.process.join(_LEAVING)
+        if child.process.is_alive():  # it has closed its pipe, and does not end
+            child.process.kill()
+            child.process.join()
         child.pipe.close()
         self._children.remove(child)
         if self._halted:
@@ -247,11 +253,30 @@ class _Supervision:
         for child in self._children:
             _send(child, None)
         for child in self._children:
-            child.process.join(5.0 if not child.given else 0.0)
+            child.process.join(_LEAVING if not child.given else 0.0)
             if child.process.is_alive():
                 child.process.kill()
                 child.process.join()
             child.pipe.close()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """A process that is started in this block gets no interrupt before it wants to.
+
+    A terminal sends it to the workers as well, also to one that is still importing.
+    """
+    if os.name == "nt":
+        yield
+        return
+    # This helper process of Python's lets the signals through again while it starts.
+    resource_tracker.ensure_running()
+    held = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _send(child: _Child, message: object) -> None:
