@@ -309,6 +309,8 @@ def test_device_role_and_options_make_other_networks() -> None:
         for device in ("cpu", "cuda")
     }
     assert len(digests) == 8
+    first, second = (network_digest("stuff", PaintOptions(), f"cuda:{index}") for index in (0, 1))
+    assert first == second
 
 
 def test_categories_count_by_what_a_network_reads() -> None:

@@ -51,7 +51,9 @@ def network_digest(role: str, options: Section, device: str) -> str:
     Raises:
         ConfigError: the weights are nowhere to be found.
     """
-    return digest(_VERSION, _made_by(), role, options_digest(options), device)
+    # Which of several GPUs an image goes to is chance.
+    kind = device.partition(":")[0]
+    return digest(_VERSION, _made_by(), role, options_digest(options), kind)
 
 
 def category_digest(categories: Sequence[Category], options: Section) -> str:
