@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prelabel.cli import doctor_models, doctor_places, main
+from prelabel.cli import doctor_device, doctor_places, main
 from prelabel.cli.examination import examine
 from prelabel.cli.findings import Finding
 from prelabel.cli.running import RunRequest
@@ -206,9 +206,9 @@ def test_devices(
     status: str,
     told: str,
 ) -> None:
-    monkeypatch.setattr(doctor_models, "_gpu_memory", lambda: gpus)
-    monkeypatch.setattr(doctor_models, "_torch_cuda", lambda: cuda)
-    monkeypatch.setattr(doctor_models, "_free_memory", lambda: 9 * 10**9)
+    monkeypatch.setattr(doctor_device, "_gpu_memory", lambda: gpus)
+    monkeypatch.setattr(doctor_device, "_torch_cuda", lambda: cuda)
+    monkeypatch.setattr(doctor_device, "_free_memory", lambda: 9 * 10**9)
     found = _examine(folder, f"device={device}", text=EMBEDDED)
     assert told in _told(found, "device", status)
 
@@ -216,10 +216,10 @@ def test_devices(
 def test_the_probes_agree_with_torch() -> None:
     import torch
 
-    assert doctor_models._torch_cuda() == torch.version.cuda
+    assert doctor_device._torch_cuda() == torch.version.cuda
     if not torch.cuda.is_available():
-        assert torch.version.cuda is None or doctor_models._gpu_memory() == []
-    free = doctor_models._free_memory()
+        assert torch.version.cuda is None or doctor_device._gpu_memory() == []
+    free = doctor_device._free_memory()
     assert sys.platform != "linux" or (free is not None and free > 10**6)
 
 

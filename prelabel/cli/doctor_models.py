@@ -1,13 +1,11 @@
-"""Networks, prompts and devices, examined before a run and without loading torch."""
+"""Ontology, weights and prompts, examined before a run and without loading torch."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,16 @@ from prelabel.models.weights import (
     weights_sha256,
 )
 
-__all__ = ["examine_device", "examine_ontology", "examine_prompts", "examine_weights"]
+__all__ = [
+    "examine_ontology",
+    "examine_prompts",
+    "examine_weights",
+    "weights_bytes",
+    "weights_here",
+]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DEFAULT_TOKENS = 256
-_HEADROOM = 1.5
-"""Memory that a network takes while it loads and runs, in sizes of its file; without images."""
 
 
 # --- ontology ---------------------------------------------------------------------------------
@@ -102,7 +104,7 @@ def examine_weights(config: Config) -> Iterator[Finding]:
 
 
 def _weights(subject: str, options: NetworkOptions) -> Finding:
-    found = _here(options)
+    found = weights_here(options)
     if found is None:
         return warn(
             subject,
@@ -110,14 +112,14 @@ def _weights(subject: str, options: NetworkOptions) -> Finding:
             f"needs a network; `prelabel models pull {options.weights}` does it now",
         )
     kind = str(getattr(options, "kind", ""))
-    megabytes = _weights_bytes(found) / 1e6
+    megabytes = weights_bytes(found) / 1e6
     digest = weights_sha256(found)[:12]
     what = found.name if found.is_file() else options.weights
     converted = "; it is converted at the first run" if found.is_file() else ""
     return ok(subject, f"{kind}, {what}, {megabytes:.0f} MB, digest {digest}{converted}")
 
 
-def _here(options: NetworkOptions) -> Path | None:
+def weights_here(options: NetworkOptions) -> Path | None:
     """Where the weights are, or None for a hub id that was not fetched. Nothing is fetched."""
     name = options.weights
     if name != EMBEDDED and not Path(name).expanduser().exists() and _HUB_ID.fullmatch(name):
@@ -127,7 +129,8 @@ def _here(options: NetworkOptions) -> Path | None:
     return locate_weights(str(getattr(options, "kind", "")), options)
 
 
-def _weights_bytes(found: Path) -> int:
+def weights_bytes(found: Path) -> int:
+    """Of the files that `weights_here` found."""
     files = [found] if found.is_file() else found.glob("*.safetensors")
     return sum(file.stat().st_size for file in files)
 
@@ -140,7 +143,7 @@ def examine_prompts(config: Config) -> Iterator[Finding]:
     ontology = config.ontology
     for role, categories in (("detect", ontology.things), ("stuff", ontology.stuff)):
         options = getattr(config, role)
-        folder = _here(options) if isinstance(options, NetworkOptions) else None
+        folder = weights_here(options) if isinstance(options, NetworkOptions) else None
         file = folder / "tokenizer.json" if folder is not None else None
         if not categories or file is None or not file.is_file():
             continue
@@ -225,90 +228,3 @@ def _config_number(folder: Path, key: str, default: int) -> int:
         if isinstance(part.get(key), int):
             return int(part[key])
     return default
-
-
-# --- device -----------------------------------------------------------------------------------
-
-
-def examine_device(config: Config) -> Iterator[Finding]:
-    """Whether the device is there, and has room for the networks."""
-    weights = sum(
-        _weights_bytes(found)
-        for role in ROLES
-        if isinstance(options := getattr(config, role), NetworkOptions)
-        and (found := _quietly_here(options)) is not None
-    )
-    gpus = [] if config.device == "cpu" else _gpu_memory()
-    built = _torch_cuda()
-    if config.device == "cuda" and (not gpus or built is None):
-        why = "the system shows no GPU" if not gpus else "torch is built without CUDA"
-        yield fail("device", f"cuda is asked for, but {why}; set device: cpu, or mend that")
-        return
-    if gpus and built is None:
-        yield warn("device", "there is a GPU, but torch is built without CUDA; the CPU is used")
-    if gpus and built is not None:
-        text = f"{len(gpus)} GPU, {min(gpus) / 1e9:.0f} GB each, torch for CUDA {built}"
-        yield _judge_memory("device", text, min(gpus), weights)
-        return
-    free = _free_memory()
-    text = "cpu" if free is None else f"cpu, {free / 1e9:.1f} GB of memory free"
-    yield _judge_memory("device", text, free, weights)
-
-
-def _judge_memory(subject: str, text: str, room: int | None, weights: int) -> Finding:
-    needed = weights * _HEADROOM
-    if room is not None and room < needed:
-        return fail(
-            subject,
-            f"{text}; the networks alone need about {needed / 1e9:.1f} GB: choose smaller ones",
-        )
-    return ok(subject, text)
-
-
-def _quietly_here(options: NetworkOptions) -> Path | None:
-    try:
-        return _here(options)
-    except (ConfigError, ModelError):
-        return None  # told by `examine_weights`
-
-
-def _torch_cuda() -> str | None:
-    """The CUDA version that the installed torch is built for, without importing it."""
-    spec = find_spec("torch")
-    if spec is None or spec.origin is None:
-        return None
-    try:
-        text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
-    return found[1] if found else None
-
-
-def _gpu_memory() -> list[int]:
-    """Bytes of memory of each GPU that the NVIDIA driver shows to this process."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return []
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    sizes = []
-    for index in range(count.value):
-        device, size = ctypes.c_int(), ctypes.c_size_t()
-        if not driver.cuDeviceGet(ctypes.byref(device), index) and not driver.cuDeviceTotalMem_v2(
-            ctypes.byref(size), device
-        ):
-            sizes.append(size.value)
-    return sizes
-
-
-def _free_memory() -> int | None:
-    """Bytes that processes may still take, as Linux estimates them; None elsewhere."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None

@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from prelabel.cli.doctor_models import (
-    examine_device,
-    examine_ontology,
-    examine_prompts,
-    examine_weights,
-)
+from prelabel.cli.doctor_device import examine_device
+from prelabel.cli.doctor_models import examine_ontology, examine_prompts, examine_weights
 from prelabel.cli.doctor_places import (
     SourceSample,
     examine_cache,
