@@ -56,19 +56,24 @@ def candidate(
     return Candidate(name, category_id, isthing, mask, 0.5, rule, segment_id=segment_id)
 
 
+LOSSES = {("thing:0", "thing:1"): 3, ("thing:0", "thing:2"): 2, ("thing:0", "stuff:0"): 2}
+RULES = {("thing:0", "thing:1"): "better-score", ("thing:0", "thing:2"): "on-top"}
+
+
 def blame(
     true_row: str,
     true_categories: Mapping[int, int],
     row: str,
     predicted: Mapping[int, int],
     *candidates: Candidate,
+    losses: Mapping[tuple[str, str], int] | None = None,
 ) -> list[tuple[str, str, str]]:
     """(kind, stage, reason) of each mistake in a picture of one row."""
     true_map = draw(true_row)
     segments = {i: CocoSegment(i, category_id) for i, category_id in true_categories.items()}
     image = compare(true_map, segments, draw(row), predicted, {CAR, DOG})
     same = {number: number for number in (CAR, DOG, SKY, SEA)}
-    blames = blame_mistakes(image, true_map, Trace("a", candidates), same)
+    blames = blame_mistakes(image, true_map, Trace("a", candidates, losses or {}, RULES), same)
     return [
         (mistake.kind, found.stage, found.reason)
         for mistake, found in zip(image.mistakes, blames, strict=True)
@@ -92,6 +97,8 @@ def test_a_good_candidate_whose_pixels_went_elsewhere() -> None:
     found = blame("1111", {1: CAR}, "1222", {1: CAR, 2: DOG}, kept, front)
     # The dog covers three quarters of the car, so it is what the car was taken for.
     assert found == [("wrong-class", "merge", "overlap"), ("duplicate", "merge", "duplicate kept")]
+    found = blame("1111", {1: CAR}, "1222", {1: CAR, 2: DOG}, kept, front, losses=LOSSES)
+    assert found[0] == ("wrong-class", "merge", "overlap, better-score")
 
 
 def test_the_detector_named_it_wrong() -> None:

@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prelabel.coco.reading import check_relative, read_document
+from prelabel.coco.fields import (
+    MAX_ID,
+    Fields,
+    Record,
+    is_integer,
+    short_text,
+    tell_value,
+    to_integer,
+)
+from prelabel.coco.reading import read_document
 from prelabel.coco.records import ImageId
 from prelabel.coco.rules import Problem
 from prelabel.errors import LabelError
@@ -23,9 +32,6 @@ __all__ = [
     "LooseSegment",
     "read_loose",
 ]
-
-Record = Mapping[str, object]
-_MAX_ID = 256**3 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,9 @@ def read_loose(path: Path) -> LooseFile:
     """
     document = read_document(path)
     if not isinstance(document, dict):
-        raise LabelError(f"{path} holds {_short(document)}; a COCO panoptic file holds an object")
+        raise LabelError(
+            f"{path} holds {short_text(document)}; a COCO panoptic file holds an object"
+        )
     faults: list[Problem] = []
     images = tuple(_image(*item) for item in _entries(document, "images", faults))
     names = {row.image_id: row.file_name for row in images if row.file_name is not None}
@@ -127,110 +135,23 @@ def _entries(
     inner = f"{place}.{key}" if place else key
     values = record.get(key)
     if not isinstance(values, list):
-        faults.append(Problem("structure", f"{inner} is {_told(record, key)}, not a list", image))
+        faults.append(
+            Problem("structure", f"{inner} is {tell_value(record, key)}, not a list", image)
+        )
         return
     for index, value in enumerate(values):
         if isinstance(value, dict):
             yield value, f"{inner}[{index}]"
         else:
-            message = f"{inner}[{index}] is {_short(value)}, not an object"
+            message = f"{inner}[{index}] is {short_text(value)}, not an object"
             faults.append(Problem("structure", message, image))
 
 
 # --- one entry --------------------------------------------------------------------------------
 
 
-class _Fields:
-    """Reads the values of one object and collects what is wrong with them."""
-
-    def __init__(
-        self, record: Record, place: str, image: str = "", segment_id: int | None = None
-    ) -> None:
-        self.record = record
-        self.place = place
-        self.image = image
-        self.segment_id = segment_id
-        self.faults: list[Problem] = []
-
-    def fault(self, rule: str, text: str) -> None:
-        message = f"{self.place}.{text}"
-        self.faults.append(Problem(rule, message, self.image, self.segment_id))
-
-    def wrong(self, key: str, expected: str, rule: str = "field") -> None:
-        self.fault(rule, f"{key} is {_told(self.record, key)}, not {expected}")
-
-    def integer(self, key: str) -> int | None:
-        value = self.record.get(key)
-        if not _is_integer(value):
-            self.wrong(key, "an integer")
-        return _to_integer(value)
-
-    def size(self, key: str) -> int | None:
-        value = self.record.get(key)
-        if not _is_integer(value) or int(str(value)) < 1:
-            self.wrong(key, "an integer of at least 1")
-        number = _to_integer(value)
-        return number if number is not None and number > 0 else None
-
-    def image_id(self, key: str) -> ImageId | None:
-        number = self.integer(key)
-        value = self.record.get(key)
-        return value if number is None and isinstance(value, str) else number
-
-    def text(self, key: str) -> str | None:
-        value = self.record.get(key)
-        if not isinstance(value, str) or not value.strip():
-            self.wrong(key, "a text")
-            return None
-        return value
-
-    def path(self) -> tuple[str | None, bool]:
-        name = self.text("file_name")
-        if name is None:
-            return None, False
-        try:
-            check_relative(name, self.place)
-        except LabelError:
-            self.fault("unsafe-path", f"file_name {name!r} is no relative path inside its folder")
-            return name, False
-        return name, True
-
-    def flag(self, key: str, rule: str) -> bool | None:
-        value = self.record.get(key)
-        if not (_is_integer(value) and value in (0, 1)):
-            self.wrong(key, "0 or 1", rule)
-        number = int(value) if isinstance(value, bool) else _to_integer(value)
-        return bool(number) if number in (0, 1) else None
-
-    def box(self, key: str) -> tuple[int, int, int, int] | None:
-        values = self.record.get(key)
-        if isinstance(values, list) and len(values) == 4 and all(map(_is_integer, values)):
-            x, y, width, height = values
-            return x, y, width, height
-        self.wrong(key, "four integers")
-        return None
-
-    def optional_text(self, key: str) -> None:
-        if key in self.record and not isinstance(self.record[key], str):
-            self.wrong(key, "a text")
-
-    def color(self, key: str) -> None:
-        values = self.record.get(key)
-        if key in self.record and not (
-            isinstance(values, list)
-            and len(values) == 3
-            and all(_is_integer(value) and 0 <= value <= 255 for value in values)
-        ):
-            self.wrong(key, "three integers from 0 to 255")
-
-    def optional_number(self, key: str) -> None:
-        value = self.record.get(key)
-        if key in self.record and (isinstance(value, bool) or not isinstance(value, int | float)):
-            self.wrong(key, "a number")
-
-
 def _category(record: Record, place: str) -> LooseCategory:
-    fields = _Fields(record, place)
+    fields = Fields(record, place)
     category_id = fields.integer("id")
     if category_id is not None and category_id < 1:
         fields.fault("category-id", f"id is {category_id}; ids start at 1")
@@ -242,7 +163,7 @@ def _category(record: Record, place: str) -> LooseCategory:
 
 def _image(record: Record, place: str) -> LooseImage:
     name = record.get("file_name")
-    fields = _Fields(record, place, name if isinstance(name, str) else "")
+    fields = Fields(record, place, name if isinstance(name, str) else "")
     image_id = fields.image_id("id")
     file_name, safe = fields.path()
     height, width = fields.size("height"), fields.size("width")
@@ -253,7 +174,7 @@ def _image(record: Record, place: str) -> LooseImage:
 def _annotation(
     record: Record, place: str, names: Mapping[ImageId | None, str | None]
 ) -> LooseAnnotation:
-    fields = _Fields(record, place)
+    fields = Fields(record, place)
     image_id = fields.image_id("image_id")
     file_name, safe = fields.path()
     image = names.get(image_id) or file_name or ""
@@ -275,10 +196,10 @@ def _annotation(
 
 
 def _segment(record: Record, place: str, image: str) -> LooseSegment:
-    fields = _Fields(record, place, image, _to_integer(record.get("id")))
+    fields = Fields(record, place, image, to_integer(record.get("id")))
     segment_id = fields.integer("id")
-    if segment_id is not None and not 1 <= segment_id <= _MAX_ID:
-        fields.fault("segment-id", f"id is {segment_id}; ids go from 1 to {_MAX_ID}")
+    if segment_id is not None and not 1 <= segment_id <= MAX_ID:
+        fields.fault("segment-id", f"id is {segment_id}; ids go from 1 to {MAX_ID}")
         segment_id = None
     category_id, area, box = (
         fields.integer("category_id"),
@@ -287,7 +208,7 @@ def _segment(record: Record, place: str, image: str) -> LooseSegment:
     )
     crowd = fields.flag("iscrowd", "field")
     fields.optional_number("score")
-    whole = _is_integer(record.get("area"))
+    whole = is_integer(record.get("area"))
     return LooseSegment(
         record,
         segment_id,
@@ -297,31 +218,3 @@ def _segment(record: Record, place: str, image: str) -> LooseSegment:
         bool(crowd),
         tuple(fields.faults),
     )
-
-
-# --- values -----------------------------------------------------------------------------------
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _to_integer(value: object) -> int | None:
-    """The integer that was meant, or None."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        # Longer ones are no ids, and slow to read.
-        return int(value) if len(value) < 19 else None
-    return None
-
-
-def _told(record: Record, key: str) -> str:
-    return _short(record[key]) if key in record else "missing"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,17 +9,19 @@ line that fits a mistake decides:
 |---|---|---|
 | two segments on one thing | merge | duplicate kept |
 | a good candidate of the right category, beaten | merge | the rule that beat it |
-| a good candidate of the right category, standing | merge | overlap: others took its pixels |
+| a good candidate of the right category, standing | merge | overlap, and the rule |
 | a good candidate of a wrong category of the same sort | detect or score | wrong class |
 | a poor candidate of the right category | segment or refine | bad mask |
 | none for this true segment | detect or score | not found |
 | none that this predicted segment could have meant | detect or score | nothing there |
 
-Detect and segment answer for things, score and refine for stuff.
+Detect and segment answer for things, score and refine for stuff. The rule of an overlap is that by
+which most of the candidate's pixels went to others.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 
 from prelabel.coco import CocoAnnotation, count_values
 from prelabel.data import VOID, Candidate, Trace, image_key
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, LabelError
 from prelabel.job.store import read_label
 from prelabel.review.compare import BAD_IOU, MIN_IOU, Comparison, Mistake
 
@@ -60,8 +62,8 @@ def read_trace(
         id_map: int32 (H, W), of the exported file.
 
     Raises:
-        ConfigError: the run has no such label, or another one, or no trace of it.
-        LabelError: a file of the run is damaged.
+        ConfigError: the run has no such label, or another one, or no trace of it that can be read.
+        LabelError: the label is damaged.
     """
     key = image_key(image)
     path = run / "traces" / f"{key}.npz"
@@ -79,7 +81,10 @@ def read_trace(
         )
     if not path.is_file():
         raise ConfigError(f"{path} is missing, so nothing tells how {image!r} was made")
-    return Trace.load(path)
+    try:
+        return Trace.load(path)
+    except LabelError as error:
+        raise ConfigError(f"{error}; label the images of {run} again") from error
 
 
 def blame_mistakes(
@@ -108,19 +113,25 @@ class _Group:
         category_id: among the truth's.
         members: in the order in which merge considered them.
         ious: of their masks together with each true segment they touch.
+        lost_by: the rule by which most of their pixels went to others, or "".
     """
 
     category_id: int
     isthing: bool
     members: Sequence[Candidate]
     ious: Mapping[int, float]
+    lost_by: str
 
     def blame_merge(self) -> Blame:
         """What merge did to it: the rule that beat its largest lost member, or overlaps."""
         beaten = [member for member in self.members if not member.segment_id]
         if not beaten:
-            return Blame("merge", "overlap")
+            return self.blame_overlap()
         return Blame("merge", max(beaten, key=lambda member: member.mask.area).rule)
+
+    def blame_overlap(self) -> Blame:
+        """What merge did to its pixels."""
+        return Blame("merge", f"overlap, {self.lost_by}" if self.lost_by else "overlap")
 
 
 def _groups(
@@ -140,9 +151,19 @@ def _groups(
             rows[0].isthing,
             rows,
             _ious(rows, true_map, image.overlaps.true_areas),
+            _lost_by(rows, trace),
         )
         for rows in members.values()
     ]
+
+
+def _lost_by(candidates: Iterable[Candidate], trace: Trace) -> str:
+    lost: Counter[str] = Counter()
+    names = {candidate.candidate_id for candidate in candidates}
+    for (loser, winner), pixels in trace.losses.items():
+        if loser in names and winner not in names:
+            lost[trace.loss_rules.get((loser, winner), "")] += pixels
+    return max(lost, key=lambda rule: lost[rule], default="")
 
 
 def _ious(
@@ -190,5 +211,5 @@ def _blame_spurious(
             for true_id, iou in group.ious.items()
         )
         if made_it and good:
-            return Blame("merge", "overlap")
+            return group.blame_overlap()
     return Blame("detect" if isthing else "score", "nothing there")

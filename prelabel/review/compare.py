@@ -11,8 +11,8 @@ a person corrects each in another way:
   stands for, of the same category or both of them things;
 - `spurious`: any other predicted segment.
 
-Each unmatched segment is in exactly one mistake, so that misses = missed + wrong-class + bad-mask
-and false positives = wrong-class + bad-mask + duplicate + spurious.
+Each unmatched segment is in exactly one: misses are missed + wrong-class + bad-mask, false
+positives wrong-class + bad-mask + duplicate + spurious.
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ MIN_IOU = 0.5
 """Above one half a segment has at most one partner, so that the order of matching is irrelevant."""
 
 BAD_IOU = 0.1
-"""From here on a segment of the right category is a bad mask rather than something else, as in
-Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors", section 2."""
+"""From here on a segment of the right category is a bad mask, as in Bolya et al. 2020, "TIDE"."""
 
 _MAX_IGNORED = 0.5
 """An unmatched segment is no false positive where more than this part of it is void or crowd."""
@@ -149,7 +148,7 @@ class Comparison:
 
     @cached_property
     def mistakes(self) -> tuple[Mistake, ...]:
-        """Every unmatched segment, by kind."""
+        """What to correct: every unmatched segment is in exactly one."""
         return _find_mistakes(self)
 
     @property
