@@ -53,7 +53,10 @@ def look(run: Path) -> Holding:
     whole, made, copies = {}, {}, Counter[str]()
     others = {path.name for path in run.glob("labels/[!.]*")}
     for path in run.glob("labels/[!.]*.json"):
-        document = json.loads(path.read_text())
+        try:
+            document = json.loads(path.read_text())
+        except ValueError:  # half of one, and so none
+            continue
         image_id, png = document["image_id"], path.with_suffix(".png")
         copies[image_id] += 1
         digest = hashlib.sha256(png.read_bytes()).hexdigest() if png.is_file() else ""

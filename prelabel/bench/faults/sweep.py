@@ -53,14 +53,25 @@ class Report:
         }
 
 
-def sweep(stage: Stage, chosen: list[Scenario], report: Report, *, every: int = 1) -> Iterator[str]:
-    """Break each scenario at every operation, or at each `every`-th; yields a line per scenario."""
+def sweep(
+    stage: Stage, chosen: list[Scenario], report: Report, *, every: int = 1, most: int | None = None
+) -> Iterator[str]:
+    """Break each scenario at every operation; yields a line per scenario.
+
+    Args:
+        stage: set and warm.
+        chosen: the scenarios.
+        report: filled while it goes.
+        every: only at each so-manieth operation.
+        most: at about so many operations per kind of fault, evenly spread.
+    """
     start = time.monotonic()
     for scenario in chosen:
         swept = _Swept(stage, scenario, report)
         swept.prepare()
+        stride = max(1, swept.operations // most) if most else scenario.stride * every
         for fault in _faults(scenario):
-            swept.break_everywhere(fault, scenario.stride * every)
+            swept.break_everywhere(fault, stride)
         report.seconds = time.monotonic() - start
         counts = ", ".join(f"{n} {kind}" for kind, n in report.points[scenario.name].items())
         yield f"{scenario.name}: {swept.operations} operations; {counts}"
@@ -106,7 +117,7 @@ class _Swept:
         name = fault.kind + (", sticky" if fault.sticky else "")
         counts[name] = 0
         # Where not every operation is tried, each kind of fault tries others.
-        at = 1 + hash_of(name) % stride
+        at = 1 + sum(name.encode()) % stride
         while self._break(Fault(at, fault.kind, fault.sticky), counts, name):
             at += stride
 
@@ -200,8 +211,3 @@ class _Swept:
 
     def _find(self, fault: Fault | str, what: str) -> None:
         self._report.findings.append(f"{self._scenario.name}, {fault}: {what.strip()}")
-
-
-def hash_of(text: str) -> int:
-    """The same in every process."""
-    return sum(text.encode())
