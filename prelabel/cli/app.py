@@ -383,7 +383,7 @@ def init(
     """Print a config with the categories of a platform's dataset."""
     from prelabel.cli.uploading import init_command
 
-    init_command(source)
+    raise typer.Exit(init_command(source))
 
 
 @app.command(hidden=True)

@@ -60,10 +60,7 @@ def upload_command(request: UploadRequest, *, as_json: bool) -> int:
             request.run, platform, ontology, str(redact(target)), request.options, watcher
         )
     except ConnectorError as error:
-        if error.kind != "denied":
-            raise
-        console.note(f"error: {error}")
-        return _DENIED
+        return _denied(error)
     _show_summary(summary, as_json=as_json)
     return _exit_code(summary)
 
@@ -190,19 +187,19 @@ def download_command(location: str, labelset: str | None, out: Path, statuses: s
     try:
         found = download_labels(platform, wanted, out)
     except ConnectorError as error:
-        if error.kind != "denied":
-            raise
-        console.note(f"error: {error}")
-        return _DENIED
+        return _denied(error)
     for failure in found.failures:
         console.note(f"failed ({failure.kind}): {failure.message}")
     console.show_line(f"{found.labels} labels in {out / 'panoptic.json'}")
     return 3 if found.failures else 0
 
 
-def init_command(location: str) -> None:
-    """Print a config for a platform's dataset, with its categories."""
-    ontology = open_platform(location).ontology()
+def init_command(location: str) -> int:
+    """Print a config for a platform's dataset, with its categories; returns the exit code."""
+    try:
+        ontology = open_platform(location).ontology()
+    except ConnectorError as error:
+        return _denied(error)
     document: dict[str, Document] = {
         "source": str(redact(location)),
         "out": f"runs/{location.partition('::')[0].rpartition('/')[2]}",
@@ -211,6 +208,15 @@ def init_command(location: str) -> None:
     for role, options in _NETWORKS.items():
         document[role] = dict(options)
     console.show_line(_INIT_HEAD.format(location=redact(location)) + dump_yaml(document).rstrip())
+    return 0
+
+
+def _denied(error: ConnectorError) -> int:
+    """The exit code where a key is refused. Raises any other error as it is."""
+    if error.kind != "denied":
+        raise error
+    console.note(f"error: {error}")
+    return _DENIED
 
 
 _INIT_HEAD = """\
