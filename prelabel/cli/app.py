@@ -177,11 +177,15 @@ def repair(
 def join(
     shards: Annotated[list[Path], typer.Argument(metavar="SHARD…", help="Shards' run folders.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The folder of the whole run.")],
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The ledger's folder, if RUN is on a network drive."),
+    ] = None,
 ) -> None:
     """Put the shards of one run together."""
     from prelabel.cli.jobs import join_command
 
-    raise typer.Exit(join_command(shards, out))
+    raise typer.Exit(join_command(shards, out, state))
 
 
 @app.command()

@@ -42,9 +42,9 @@ def repair_command(run: Path, state: Path | None) -> None:
         )
 
 
-def join_command(shards: Sequence[Path], out: Path) -> int:
+def join_command(shards: Sequence[Path], out: Path, state: Path | None = None) -> int:
     """Join and say what came together; returns the exit code."""
-    joined = join_runs(shards, out)
+    joined = join_runs(shards, out, state)
     console.show_line(
         f"{joined.done} labels in {out}, {joined.failed} images failed or quarantined"
     )
