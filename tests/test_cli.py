@@ -25,7 +25,11 @@ from prelabel.cli import single as single_module
 from prelabel.cli.app import app
 from prelabel.coco import read_panoptic
 from prelabel.config import Config, build_config
+from prelabel.data import Failure
+from prelabel.job.ledger import Ledger
+from prelabel.job.lock import locked
 from prelabel.job.runner import Summary
+from prelabel.job.store import iterate_labels
 
 ROOT = Path(__file__).resolve().parent.parent
 COLORS = {"c": (200, 0, 0), "s": (0, 0, 200), "r": (80, 80, 80)}
@@ -302,6 +306,181 @@ def test_nothing_heavy_is_imported_to_answer_or_refuse(config: Path, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+# --- a run that goes on, is refused, repaired, parted ------------------------------------------
+
+
+def test_a_folder_in_use_exits_11_and_names_the_holder(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"):
+        assert _call("run", config, "--engine", "inline") == 11
+        err = " ".join(capsys.readouterr().err.split())
+        assert f"is in use by process {os.getpid()} on" in err
+        assert _call("repair", tmp_path / "run") == 11
+    assert _call("run", config, "--engine", "inline") == 0
+
+
+def test_another_config_exits_12_with_the_difference(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = ("run", config, "--engine", "inline", "--json", "--set", "merge.min_area=0.01")
+    assert _call("run", config, "--engine", "inline") == 0
+    capsys.readouterr()
+    assert _call(*changed) == 12
+    out, err = capsys.readouterr()
+    assert "merge.min_area was 0.0, is 0.01." in " ".join(err.split()) and out == ""
+    assert "--accept-change makes them again" in " ".join(err.split())
+    assert _call(*changed, "--accept-change") == 0
+    assert _events(capsys)[-1]["done"] == 2
+    assert _call("run", config, "--engine", "inline", "--json", "--fresh") == 0
+    assert _events(capsys)[-1]["done"] == 2
+    assert _call(*changed) == 12
+
+
+def test_what_failed_is_tried_again_on_request(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos" / "bad.jpg").write_text("<html>")
+    inline = ("run", config, "--engine", "inline", "--json")
+    assert _call(*inline) == 3
+    capsys.readouterr()
+    told = [["started", "summary"], ["started", "failed", "summary"]]
+    for more, expected in zip(((), ("--retry", "failed")), told, strict=True):
+        assert _call(*inline, *more) == 3
+        events = _events(capsys)
+        assert [event["event"] for event in events] == expected
+        assert (events[-1]["skipped"], events[-1]["failed"]) == (2, 1)
+    assert _call(*inline, "--retry", "quarantined") == 3
+    assert [event["event"] for event in _events(capsys)] == ["started", "summary"]
+
+
+def test_an_image_that_kills_its_worker_exits_3_and_is_named(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "a.png: the worker was ended by SIGSEGV over it, by itself too"
+    failure = Failure("a.png", "label", "killed", words)
+    summary = Summary(total=2, done=1, quarantined=1, failures=(failure,))
+
+    def ended(*arguments: Any) -> Summary:
+        arguments[-1].started(2)
+        arguments[-1].quarantined(failure)
+        return summary
+
+    monkeypatch.setattr(running_module, "run_job", ended)
+    assert _call("run", config) == 3
+    out, err = capsys.readouterr()
+    assert f"quarantined (killed): {words}" in " ".join(err.split())
+    assert "images quarantined" in out and "label, killed" in out
+
+
+def test_shards_are_joined(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(9):
+        _paint(tmp_path / "photos" / f"n{index}.png", PICTURE)
+    run, inline = tmp_path / "run", ("run", config, "--engine", "inline", "--json")
+    shards = [run / f"shard-{index}-of-2" for index in range(2)]
+    for index in range(2):
+        assert _call(*inline, "--shard", f"{index}/2") == 0
+    totals = [event["total"] for event in _events(capsys) if event["event"] == "summary"]
+    assert sum(totals) == 11 and min(totals) >= 1
+    assert _call("join", *shards, "--out", run) == 0
+    assert f"11 labels in {run}" in capsys.readouterr().out.replace("\n", "")
+    assert _call(*inline) == 0
+    summary = _events(capsys)[-1]
+    assert (summary["total"], summary["skipped"]) == (11, 11)
+    assert _call("join", *shards, tmp_path / "gone", "--out", run) == 2
+    assert _call(*inline, "--shard", "2/2") == 2
+    assert "0/8 to 7/8" in capsys.readouterr().err
+
+
+def test_a_ledger_may_lie_elsewhere(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = ("--state", tmp_path / "state")
+    assert _call("run", config, "--engine", "inline", *state) == 0
+    assert not (tmp_path / "run" / "job.db").exists()
+    capsys.readouterr()
+    assert _call("status", tmp_path / "run", *state, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["done"] == 2
+    assert _call("status", tmp_path / "run") == 2
+    assert "give it here too" in " ".join(capsys.readouterr().err.split())
+    assert _call("repair", tmp_path / "run", *state) == 0
+    assert _call("run", config, "--engine", "inline", "--json", *state) == 0
+
+
+def test_a_damaged_ledger_is_refused_and_repaired(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, inline = tmp_path / "run", ("run", config, "--engine", "inline", "--json")
+    assert _call(*inline) == 0
+    next((run / "labels").glob("b-*.png")).write_bytes(b"x")
+    (run / "job.db").write_bytes(b"SQLite format 3\0" + bytes(5000))
+    for command in (inline, ("status", run)):
+        capsys.readouterr()
+        assert _call(*command) == 2
+        err = capsys.readouterr().err.replace("\n", "")
+        assert "job.db is damaged" in err and f"`prelabel repair {run}`" in err
+    assert _call("repair", run) == 0
+    told = capsys.readouterr().out.replace("\n", "")
+    assert "1 labels are whole" in told and "1 are damaged" in told and "b-" in told
+    assert _call(*inline) == 0
+    summary = _events(capsys)[-1]
+    assert (summary["done"], summary["skipped"]) == (1, 1)
+    assert _call("repair", tmp_path) == 2
+
+
+def test_status_for_people_and_programs(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos" / "bad.jpg").write_text("<html>")
+    assert _call("run", config, "--engine", "inline") == 3
+    capsys.readouterr()
+    assert _call("status", tmp_path / "run") == 0
+    table = capsys.readouterr().out
+    assert "decode, decode" in table and "a process works on it" in table
+    with locked(tmp_path / "run"):
+        assert _call("status", tmp_path / "run", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    counts = {name: document[name] for name in ("total", "done", "failed", "todo", "running")}
+    assert counts == {"total": 3, "done": 2, "failed": 1, "todo": 0, "running": True}
+
+
+@pytest.mark.parametrize("engine", ["inline", "local"])
+def test_kill_9_at_any_moment_loses_nothing(config: Path, tmp_path: Path, engine: str) -> None:
+    """The same command again and again, killed each time a little later, then left alone."""
+    names = {"a.png", "b.png", *(f"n{index}.png" for index in range(60))}
+    for name in names - {"a.png", "b.png"}:
+        _paint(tmp_path / "photos" / name, PICTURE)
+    command = [sys.executable, "-m", "prelabel", "run", str(config), "--json", "--engine", engine]
+    run, before = tmp_path / "run", 0
+    for goal in (1, 23) if engine == "inline" else (17,):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+            deadline = time.monotonic() + 120
+            while len(_pairs(run)) < before + goal and time.monotonic() < deadline:
+                time.sleep(0.005)
+            running.kill()
+        before = len(_pairs(run))
+        assert before >= goal
+    assert _call("status", run, "--json") == 0
+    assert _call("run", config, "--engine", "inline") == 0
+    labels = [label.image_id for label, _ in iterate_labels(run)]  # compares every digest
+    assert sorted(labels) == sorted(names)
+    with Ledger(run / "job.db") as ledger:
+        assert {name: row.status for name, row in ledger.rows().items()} == dict.fromkeys(
+            names, "done"
+        )
+    summary = json.loads((run / "summary.json").read_text())
+    # What was whole was not made again.
+    assert summary["skipped"] >= before - 1 and summary["done"] + summary["skipped"] == 62
+    assert not [path for path in run.rglob(".*.part")]
+
+
+def _pairs(run: Path) -> list[Path]:
+    return list((run / "labels").glob("[!.]*.json"))
 
 
 # --- exit codes -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from prelabel.errors import ChangedError, ConfigError
 from prelabel.files import replacing
 from prelabel.job.ledger import Ledger, Row, ledger_path
 from prelabel.job.lock import locked
+from prelabel.job.mounts import make_folder
 from prelabel.job.planning import reap
 from prelabel.job.repair import rows_from_labels, whole_label
 from prelabel.job.store import LabelStore
@@ -74,7 +75,7 @@ def join_runs(shards: Sequence[Path], out: Path, state: Path | None = None) -> J
     fingerprint = next(iter(ways), parts[0].fingerprint)
     LabelStore(out)
     path = ledger_path(out, state)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with locked(out), Ledger(path) as joined:
         reap(out)
         if joined.meta("fingerprint") not in (None, fingerprint):

@@ -1,14 +1,18 @@
-"""What kind of file system a folder is on: SQLite's log is no good on one of a network."""
+"""Folders for output: what they are on, and whose fault it is where they cannot be made."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
 
 from prelabel.errors import ConfigError
 
-__all__ = ["file_system", "refuse_network"]
+__all__ = ["DISK_ERRORS", "file_system", "make_folder", "refuse_network"]
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""The disk's own troubles; other errors mean that a folder is the wrong one."""
 
 _TABLE = Path("/proc/self/mountinfo")
 _NETWORK = frozenset(
@@ -63,6 +67,21 @@ def refuse_network(folder: Path) -> None:
             f"{folder} is on a network file system ({kind}), where the ledger would be damaged; "
             "give --state DIR, a folder on this machine, to keep it there"
         )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that may be there already.
+
+    Raises:
+        ConfigError: it cannot be made.
+        OSError: the disk is full, read-only or broken.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise
+        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
 def _is_below(path: str, point: str) -> bool:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.data import ImageRecord, image_key
-from prelabel.errors import ConfigError
 from prelabel.files import write_atomically
 from prelabel.job.changes import refuse_change
 from prelabel.job.interrupts import interrupts
 from prelabel.job.ledger import Ledger, Row, ledger_path
 from prelabel.job.lock import locked
+from prelabel.job.mounts import make_folder
 from prelabel.job.planning import Plan, label_keys, make_plan, reap
 from prelabel.job.progress import Observer, Silence
 from prelabel.job.protocol import (
@@ -145,10 +145,7 @@ def _clear(root: Path, options: JobOptions) -> None:
 def _open_ledger(root: Path, options: JobOptions) -> Iterator[Ledger]:
     """The ledger; where there is none but labels are, it is made from them."""
     path = ledger_path(root, options.state)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the folder {path.parent} cannot be made: {error.strerror}") from error
+    make_folder(path.parent)
     new = not path.exists()
     with Ledger(path) as ledger:
         if new or ledger.meta("complete") is None:

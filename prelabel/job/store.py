@@ -8,7 +8,6 @@ finished image. Beside them `traces/<key>.npz`, and `explanations/` where they w
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import io
 import json
@@ -26,6 +25,7 @@ from prelabel.data import Explanation, ImageRecord, PanopticLabel, Segment, Trac
 from prelabel.errors import ConfigError, LabelError
 from prelabel.files import write_atomically
 from prelabel.job.explanations import write_explanations
+from prelabel.job.mounts import DISK_ERRORS
 
 __all__ = [
     "LABEL_VERSION",
@@ -41,8 +41,6 @@ __all__ = [
 LABEL_VERSION = 1
 """Version of the schema of `labels/<key>.json`."""
 _SCHEMA = "prelabel.label"
-_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-"""The disk's own troubles; the others mean that the folder is the wrong one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ class LabelStore:
             # Several workers may do this at the same moment.
             (self.root / "labels" / ".writable").unlink(missing_ok=True)
         except OSError as error:
-            if error.errno in _DISK_ERRORS:
+            if error.errno in DISK_ERRORS:
                 raise
             raise ConfigError(
                 f"the output folder {self.root} cannot be written: {error.strerror or error}"
