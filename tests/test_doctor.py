@@ -235,6 +235,13 @@ def test_images_that_cannot_be_read(folder: Path) -> None:
     assert "none of 3" in _told(_examine(folder), "images", "fail")
 
 
+def test_ids_that_coco_cannot_hold(folder: Path) -> None:
+    (folder / "images.txt").write_text(f"photos/a.png\n{folder}/photos/b.png\n")
+    found = _examine(folder, f"source=list:{folder}/images.txt")
+    text = next(each.text for each in found if each.status == "warn")
+    assert "b.png' leads out of its folder" in text and "COCO" in text
+
+
 def test_no_source_at_all(folder: Path) -> None:
     found = _examine(folder, "source=null")
     assert "names none; add `source:`" in _told(found, "source", "fail")

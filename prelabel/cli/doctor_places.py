@@ -14,9 +14,10 @@ from pathlib import Path
 from prelabel.cache import default_folder
 from prelabel.cli.connect import open_source
 from prelabel.cli.findings import Finding, fail, ok, warn
+from prelabel.coco import check_relative
 from prelabel.config import Config, load_config
-from prelabel.data import Frame
-from prelabel.errors import ConfigError, ImageError
+from prelabel.data import Frame, ImageRecord
+from prelabel.errors import ConfigError, ImageError, LabelError
 from prelabel.job.ledger import LEDGER_NAME
 from prelabel.job.lock import locked
 
@@ -56,6 +57,7 @@ def examine_source(config: Config, sample: SourceSample) -> Iterator[Finding]:
     sample.count = len(records)
     seconds = time.perf_counter() - start
     yield ok("source", f"{len(records)} images listed in {seconds:.1f} s")
+    yield from _exportable(records)
     step = max(1, len(records) // _SAMPLES)
     chosen = records[::step][:_SAMPLES]
     sizes, errors = [], []
@@ -70,6 +72,20 @@ def examine_source(config: Config, sample: SourceSample) -> Iterator[Finding]:
     if sizes:
         sample.pixels = statistics.fmean(sizes)
     yield from _judge_sample(len(chosen), sizes, errors)
+
+
+def _exportable(records: list[ImageRecord]) -> Iterator[Finding]:
+    """COCO names images by relative paths; a list may hold others."""
+    for record in records:
+        try:
+            check_relative(record.image_id, "source")
+        except LabelError:
+            yield warn(
+                "source",
+                f"{record.image_id!a} leads out of its folder, so its label cannot be exported to "
+                "COCO files; list paths relative to a folder that holds all images",
+            )
+            return
 
 
 def _judge_sample(count: int, sizes: list[int], errors: list[str]) -> Iterator[Finding]:
