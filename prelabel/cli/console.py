@@ -100,9 +100,10 @@ def set_up_logging() -> None:
     handler = RichHandler(
         console=_console(stderr=True), markup=False, show_path=False, show_time=False
     )
-    logger = logging.getLogger("prelabel")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.WARNING)
+    for name in ("prelabel", "connectors"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(logging.WARNING)
 
 
 class RunDisplay:

@@ -75,6 +75,11 @@ def run_command(request: RunRequest, *, as_json: bool) -> int:
     config = resolve_config(request)
     if config.source is None:
         raise ConfigError(f"{request.config} names no source; add `source:`, or give --source")
+    if Path(config.source).expanduser().resolve() == Path(config.out).resolve():
+        raise ConfigError(
+            f"source and out are the same folder, {config.out}; labels beside images would be read "
+            "as images: choose another --out"
+        )
     display = console.EventLines() if as_json else None
     summary = label_source(config, open_source(config.source), request.job, display)
     if as_json:
