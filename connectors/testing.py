@@ -40,9 +40,9 @@ _ABSENT = "prelabel-contract/absent.png"
 
 
 def example_label(image_id: str, ontology: Ontology, size: tuple[int, int]) -> PanopticLabel:
-    """A label of (height, width) with a segment per category, ids from 1, one pixel of void.
-
-    Sizes of at least two rows and two columns more than there are categories will do.
+    """A label of (height, width) with a column per category, ids from 1, the last category's as
+    wide as the rest; the top right pixel is void. Two rows, and two columns more than there are
+    categories, will do.
     """
     id_map = np.zeros(size, dtype=np.int32)
     segments = []
@@ -51,7 +51,7 @@ def example_label(image_id: str, ontology: Ontology, size: tuple[int, int]) -> P
         stop = size[1] if last else segment_id
         id_map[:, segment_id - 1 : stop] = segment_id
         box = (segment_id - 1, 0, stop, size[0])
-        id_map[0, 0] = 0
+        id_map[0, -1] = 0
         area = int((id_map == segment_id).sum())
         score = segment_id / (len(ontology) + 1)
         segments.append(

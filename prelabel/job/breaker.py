@@ -72,22 +72,24 @@ class Breaker:
             self._probing = False
             self._changed.notify_all()
 
-    def failed(self) -> None:
-        """A call failed in a way that a later one may not."""
+    def failed(self) -> bool:
+        """A call failed in a way that a later one may not; whether it was closed until now."""
         with self._changed:
+            was_closed = self._until is None
             self._failures += 1
-            if self._failures < self._limit and self._until is None:
-                return
+            if self._failures < self._limit and was_closed:
+                return True
             now = time.monotonic()
-            if self._until is None:
+            if was_closed:
                 self._opened = now
             elif self._probing:
                 self._pause = min(2 * self._pause, self._longest)
             else:
-                return  # a call that began before it opened
+                return False  # a call that began before it opened
             self._probing = False
             self._until = now + self._pause
             self._given_up = now + self._pause - self._opened > self.patience
             self._changed.notify_all()
         if not self._given_up:
             self._on_open(self._pause)
+        return was_closed

@@ -104,7 +104,9 @@ class _Upload:
         self._summary = UploadSummary()
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[LabelMeta | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
+        self._pending = 0
+        self._tries: Counter[str] = Counter()
+        self._stopping, self._settled = threading.Event(), threading.Event()
         self._broken: BaseException | None = None
         # While the run goes on a platform may fail for as long as it likes: labels queue.
         patience = float("inf") if options.follow else options.patience
@@ -123,9 +125,11 @@ class _Upload:
             for batch in self._batches(interrupted):
                 self._take(batch)
             self._breaker.patience = self._options.patience
+            self._wait(interrupted)
             for _ in threads:
                 self._work.put(None)
-            self._wait(threads, interrupted)
+            for thread in threads:
+                thread.join()
             self._summary.interrupted = interrupted.is_set() and self._summary.left > 0
         if self._broken is not None:
             raise self._broken
@@ -168,6 +172,8 @@ class _Upload:
                 intents[image_id] = row.label
             work.append(meta)
         self._outbox.intend(intents)
+        with self._lock:
+            self._pending += len(work)
         for meta in work:
             self._work.put(meta)
 
@@ -193,41 +199,65 @@ class _Upload:
             row.state == "sent" and not self._courier.wants_proof(meta)
         )
 
+    def _wait(self, interrupted: threading.Event) -> None:
+        """Until every label is settled or given up."""
+        while True:
+            if interrupted.is_set() and not self._stopping.is_set():
+                self._stopping.set()
+                self._breaker.stop()
+            with self._lock:
+                if not self._pending:
+                    return
+            # Short, so that signals are seen.
+            self._settled.wait(0.2)
+            self._settled.clear()
+
     # --- in the threads -----------------------------------------------------------------------
 
     def _send_all(self) -> None:
-        try:
-            while (meta := self._work.get()) is not None:
-                if not self._stopping.is_set():
-                    self._send(meta)
-        except BaseException as error:  # handed on to the main thread
-            self._broken = self._broken or error
-            self._stopping.set()
-            self._breaker.stop()
-
-    def _send(self, meta: LabelMeta) -> None:
-        """One label, with as many tries as the platform's state allows."""
-        for _ in range(_TRIES):
-            if not self._breaker.allow():
-                return
+        while (meta := self._work.get()) is not None:
+            again = False
             try:
-                row = self._courier.deliver(meta)
-            except ConnectorError as error:
-                if error.retryable:
-                    self._breaker.failed()
-                    continue
-                self._breaker.succeeded()
-                if error.kind == "denied":
-                    self._deny(str(error))
-                    return
-                row = self._courier.fail(meta, error.kind or "refused", error)
-            except PrelabelError as error:
-                self._breaker.succeeded()
-                row = self._courier.fail(meta, getattr(error, "kind", "label"), error)
-            else:
-                self._breaker.succeeded()
-            self._settle(meta.record.image_id, row)
-            return
+                again = not self._stopping.is_set() and self._send(meta)
+            except BaseException as error:  # handed on to the main thread
+                self._broken = self._broken or error
+                self._stopping.set()
+                self._breaker.stop()
+            if again:
+                self._work.put(meta)
+                continue
+            with self._lock:
+                self._pending -= 1
+            self._settled.set()
+
+    def _send(self, meta: LabelMeta) -> bool:
+        """Try one label; whether it is to be tried again, after the others."""
+        if not self._breaker.allow():
+            return False
+        try:
+            row = self._courier.deliver(meta)
+        except ConnectorError as error:
+            if error.retryable:
+                return self._is_worth_more(meta)
+            self._breaker.succeeded()
+            if error.kind == "denied":
+                self._deny(str(error))
+                return False
+            row = self._courier.fail(meta, error.kind or "refused", error)
+        except PrelabelError as error:
+            self._breaker.succeeded()
+            row = self._courier.fail(meta, getattr(error, "kind", "label"), error)
+        else:
+            self._breaker.succeeded()
+        self._settle(meta.record.image_id, row)
+        return False
+
+    def _is_worth_more(self, meta: LabelMeta) -> bool:
+        """What fails while the platform is down does not count against the label."""
+        if self._breaker.failed():
+            with self._lock:
+                self._tries[meta.key] += 1
+        return self._tries[meta.key] < _TRIES
 
     # --- what is told -------------------------------------------------------------------------
 
@@ -249,15 +279,6 @@ class _Upload:
     def _tell_pause(self, seconds: float) -> None:
         with self._lock:
             self._observer.waiting(seconds)
-
-    def _wait(self, threads: list[threading.Thread], interrupted: threading.Event) -> None:
-        for thread in threads:
-            while thread.is_alive():
-                if interrupted.is_set() and not self._stopping.is_set():
-                    self._stopping.set()
-                    self._breaker.stop()
-                # Short, so that signals are seen.
-                thread.join(0.2)
 
 
 class _Stop(Silence):
