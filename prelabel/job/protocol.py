@@ -81,7 +81,7 @@ class WorkerOptions:
     fingerprint: str
     explain: bool = False
     batch_size: int = 1
-    ahead_bytes: int = 256 * 2**20
+    ahead_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,13 +131,14 @@ def _list(plan: WorkerPlan, options: JobOptions) -> list[Task]:
 
 
 def _clear(root: Path, options: JobOptions) -> None:
+    ledger = ledger_path(root, options.state)
+    # At no moment may the ledger know more than the folder holds: it goes before the labels, and
+    # its log, without which it is only an older one, before it.
+    for suffix in ("-wal", "-shm", ""):
+        ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
     for name in ("labels", "traces", "explanations"):
         if (root / name).is_dir():
             shutil.rmtree(root / name)
-    ledger = ledger_path(root, options.state)
-    # The log first: without it the ledger is an older one; without the ledger it is nothing.
-    for suffix in ("-wal", "-shm", ""):
-        ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
     LabelStore(root)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +92,8 @@ class _Swept:
         name = scenario.name.replace(" ", "_").replace(",", "")
         self._folder = stage.folder / name
         self._template = self._folder / "template"
-        self._expected: Holding = Holding({}, {}, {}, {}, (), ())
+        self._through: Mapping[str, str] = {}
+        self._expected = Holding({}, {}, {}, {}, (), ())
         self.operations = 0
 
     def prepare(self) -> None:
@@ -104,6 +105,7 @@ class _Swept:
         self.operations = ended.operations
         if ended.code not in (_ALL_DONE, _SOME_FAILED):
             self._find("without a fault", f"exit {ended.code}: {ended.said}")
+        self._through = look(root / self._scenario.out).whole
         for command in self._scenario.after(root):
             run_under(self._stage.main, command, Fault(), root)
         self._expected = look(root / self._scenario.out)
@@ -140,7 +142,7 @@ class _Swept:
 
     def _judge_end(self, fault: Fault, ended: Ended, root: Path) -> None:
         holding = look(root / self._scenario.out)
-        through = holding.whole == self._expected.whole
+        through = holding.whole == self._through
         if ended.code is None:
             self._find(fault, f"it hung: {ended.said}")
         elif "Traceback" in ended.said or "Error:" in ended.said:
