@@ -34,15 +34,13 @@ class Request:
 
     Attributes:
         config: a file that names the architectures.
-        weights: the folder that `save_untrained` wrote.
         pictures: a folder of images.
         classes: kinds of stuff, one component each.
         cache: the cache's folder, or None for none.
-        overrides: as after `--set`.
+        overrides: as after `--set`, among them where the weights are.
     """
 
     config: str
-    weights: str
     pictures: str
     classes: int
     cache: str | None = None
@@ -112,7 +110,6 @@ def _records(folder: Path) -> list[Any]:
 
 
 def _pipeline(request: Request) -> tuple[Any, Any]:
-    from prelabel.bench.checkpoints import weights_overrides
     from prelabel.bench.fed import Counted, FedDetector, FedScorer, FedSegmenter
     from prelabel.cache import StageCache
     from prelabel.cache.networks import CachedDetector, CachedStuffScorer
@@ -121,8 +118,7 @@ def _pipeline(request: Request) -> tuple[Any, Any]:
     from prelabel.pipeline import Pipeline
 
     work, counted = ramped(build_workload(request.classes)), Counted()
-    overrides = [*weights_overrides(Path(request.weights)), *request.overrides]
-    config = load_config(Path(request.config), overrides)
+    config = load_config(Path(request.config), request.overrides)
     config = config.model_copy(update={"ontology": work.ontology})
     pipeline = Pipeline.from_config(config, device="cpu")
     pipeline.detector = FedDetector(pipeline.detector, work, counted)
