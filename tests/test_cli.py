@@ -535,6 +535,23 @@ def test_an_interrupted_run_exits_130_and_goes_on(config: Path, tmp_path: Path) 
     assert not list(labels.glob(".*"))
 
 
+def test_an_interrupt_while_workers_start(config: Path, tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to the whole group, also to a worker that still imports."""
+    command = [sys.executable, "-m", "prelabel", "run", str(config)]
+    running = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    # The last that is written before the workers start.
+    while not (tmp_path / "run" / "config.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=120)
+    assert (running.returncode, "Traceback" in err) == (130, False), err
+    assert "interrupted" in err
+
+
 def test_the_module_runs_as_a_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "prelabel", "--version"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,25 @@ needs_gcc = pytest.mark.skipif(
     sys.platform != "linux" or not (shutil.which("gcc") or shutil.which("cc")),
     reason="faults are injected by a library that gcc compiles, on Linux",
 )
+
+
+# --- the list of faults -----------------------------------------------------------------------
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", page)
+    assert len(named) > 50
+    for file, name in named:
+        text = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+        assert f"def {name}(" in text, f"{file}::{name}"
+
+
+def test_the_faults_are_numbered_without_gaps() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table = page.partition("| # | fault | test |")[2]
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) > 60
 
 
 # --- the sweep --------------------------------------------------------------------------------
