@@ -224,8 +224,12 @@ def demo_scenes(
 
 @app.command()
 def evaluate(
-    prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A COCO panoptic JSON.")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="The JSON to compare with.")],
+    prediction: Annotated[
+        Path, typer.Argument(metavar="PRED", help="A COCO panoptic JSON, or a run's folder.")
+    ],
+    truth: Annotated[
+        Path, typer.Argument(metavar="TRUTH", help="The JSON to compare with, or its folder.")
+    ],
     run: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="The run that PRED was exported from: name the stages."),

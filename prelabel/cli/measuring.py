@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prelabel.cli import console
+from prelabel.cli.finding import is_run, panoptic_file
 from prelabel.cli.results import show_evaluation
 from prelabel.errors import ConfigError, LabelError
 from prelabel.review.evaluate import EvaluateOptions, evaluate_files
@@ -36,8 +37,17 @@ def evaluate_command(request: EvaluateRequest, *, as_json: bool) -> None:
         raise ConfigError(f"the folder of images {request.images} does not exist")
     if request.html is not None and not request.html.parent.is_dir():
         raise ConfigError(f"the folder {request.html.parent} does not exist; make it first")
+    with panoptic_file(request.prediction) as prediction, panoptic_file(request.truth) as truth:
+        _evaluate(request, prediction, truth, as_json=as_json)
+
+
+def _evaluate(request: EvaluateRequest, prediction: Path, truth: Path, *, as_json: bool) -> None:
+    pairs = request.options.pairs
+    if is_run(request.prediction):
+        # Of a run there is usually more than what was reviewed.
+        pairs = replace(pairs, extra="ignore")
     try:
-        files = PairedFiles(request.prediction, request.truth, request.options.pairs)
+        files = PairedFiles(prediction, truth, pairs)
         with _bar("comparing") as progress:
             evaluation = evaluate_files(files, request.options, progress)
     except LabelError as error:
