@@ -30,6 +30,7 @@ __all__ = [
     "mask_iou",
     "remove_specks",
     "resize_probs",
+    "resize_window",
 ]
 
 _EIGHT = np.ones((3, 3), dtype=np.bool_)
@@ -216,6 +217,27 @@ def resize_probs(probs: NDArray[np.float32], size: tuple[int, int]) -> NDArray[n
     rows = probs[..., low, :] * (1 - column) + probs[..., high, :] * column
     low, high, part = _taps(probs.shape[-1], size[1])
     resized = rows[..., low] * (1 - part) + rows[..., high] * part
+    return resized.astype(np.float32, copy=False)
+
+
+def resize_window(
+    probs: NDArray[np.float32], size: tuple[int, int], window: tuple[slice, slice]
+) -> NDArray[np.float32]:
+    """The part of `resize_probs(probs, size)` that lies in `window`, without making the rest.
+
+    Args:
+        probs: float32 (h, w), over the whole image.
+        size: (height, width) of the image, pixels.
+        window: rows and columns of the image, within it.
+
+    Returns:
+        float32, of the window's size.
+    """
+    low, high, part = (taps[window[0]] for taps in _taps(probs.shape[0], size[0]))
+    column = part[:, None]
+    rows = probs[low] * (1 - column) + probs[high] * column
+    low, high, part = (taps[window[1]] for taps in _taps(probs.shape[1], size[1]))
+    resized: NDArray[np.float32] = rows[:, low] * (1 - part) + rows[:, high] * part
     return resized.astype(np.float32, copy=False)
 
 

@@ -39,6 +39,8 @@ class CategoryEntry(BaseModel):
     """Least detector score in [0, 1], for a thing."""
     mask_threshold: Fraction | None = None
     """Least probability of the rough map in [0, 1], for stuff."""
+    min_area: Fraction | None = None
+    """Least area of a segment as a share of the image, 0 to 1."""
 
 
 class OntologyEntries(BaseModel):
@@ -96,6 +98,7 @@ def _category(entry: CategoryEntry, category_id: int, isthing: bool) -> Category
         entry.color,
         entry.box_threshold,
         entry.mask_threshold,
+        entry.min_area,
     )
 
 
@@ -116,6 +119,8 @@ def _document(category: Category) -> dict[str, Document]:
         record["box_threshold"] = category.box_threshold
     if category.mask_threshold is not None:
         record["mask_threshold"] = category.mask_threshold
+    if category.min_area is not None:
+        record["min_area"] = category.min_area
     return record
 
 

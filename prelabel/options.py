@@ -29,6 +29,8 @@ class RefineOptions(Section):
     """Least probability of the rough map for a pixel to belong to a category."""
     min_component: Fraction = 0.002
     """Least area of a connected component, as a share of the image."""
+    rescue: Fraction = 0.25
+    """A category that has nothing so large keeps its largest component from this share of it on."""
     max_components: Annotated[int, Field(ge=1)] = 6
     """At most so many components per category, the largest first."""
     positives: Annotated[int, Field(ge=1, le=64)] = 8
@@ -38,26 +40,38 @@ class RefineOptions(Section):
     mask_prompt: bool = False
     """Whether the segmenter also sees the rough map as a mask prompt."""
     min_agreement: Fraction = 0.5
-    """Least IoU of the refined with the rough component; below it the rough one is kept."""
-    reach: Fraction = 0.04
+    """Least IoU of the refined with the rough component; below it the segmenter disagrees."""
+    min_rough: Fraction = 0.05
+    """Least area, as a share of the image, of a rough component that is kept so; a smaller one
+    that the segmenter does not confirm is dropped."""
+    reach: Fraction = 0.15
     """How far a refined region may go beyond its rough component, as a share of the short side."""
 
 
 class MergeOptions(Section):
     """How overlapping candidates become one label."""
 
-    min_score: Fraction = 0.1
+    min_score: Fraction = 0.35
     """Least combined score of a candidate."""
     duplicate_iou: Fraction = 0.6
     """Two things whose masks overlap by at least this IoU are one object."""
+    part: Fraction = 0.8
+    """Of two things of one category with at least this share of the smaller one inside the other,
+    the worse is a part of the better, or a group around it."""
     containment: Fraction = 0.8
-    """A candidate with at least this share inside a larger one lies on top of it."""
+    """A thing with at least this share inside a larger one lies on top of it…"""
     containment_ratio: Fraction = 0.6
     """…if its area is at most this share of the larger one's."""
-    min_visible: Fraction = 0.25
-    """Least share of a candidate that must stay visible."""
+    by_pixel: bool = True
+    """Whether the rough maps decide, pixel by pixel, between regions of stuff that overlap."""
+    max_speck: Fraction = 0.02
+    """Parts of a mask that are smaller than this share of it are dropped."""
+    max_hole: Fraction = 0.02
+    """Holes in a mask of at most this share of it are filled."""
+    min_visible: Fraction = 0.5
+    """Least share of a thing's mask that must stay visible."""
     min_area: Fraction = 0.001
-    """Least visible area of a segment, as a share of the image."""
+    """Least visible area of a segment, as a share of the image, where its category has none."""
     fill_void: bool = True
     """Whether pixels that nobody claims go to the most likely stuff category present."""
     fill_threshold: Fraction = 0.25

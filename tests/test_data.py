@@ -191,6 +191,7 @@ def test_traces_are_stored(tmp_path: Path) -> None:
             Candidate("thing:1", 3, True, mask, 0.7, "duplicate", "thing:0"),
         ),
         {("thing:1", "thing:0"): 6},
+        {("thing:1", "thing:0"): "better-score"},
     )
     trace.save(tmp_path / "trace.npz")
     assert Trace.load(tmp_path / "trace.npz") == trace

@@ -22,6 +22,7 @@ from prelabel.masks import (
     mask_iou,
     remove_specks,
     resize_probs,
+    resize_window,
 )
 
 maps = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
@@ -307,3 +308,15 @@ def test_resized_probabilities_stay_between_the_old_ones(
     resized = resize_probs(probs, size)
     assert resized.min() >= probs.min() - 1e-6
     assert resized.max() <= 1.0
+
+
+@given(st.data())
+def test_a_resized_window_is_that_part_of_the_whole(data: st.DataObject) -> None:
+    sides = st.integers(1, 9)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    probs = rng.random((data.draw(sides), data.draw(sides)), dtype=np.float32)
+    size = data.draw(sides), data.draw(sides)
+    edges = [sorted((data.draw(st.integers(0, n)), data.draw(st.integers(0, n)))) for n in size]
+    rows, columns = (slice(*pair) for pair in edges)
+    whole = resize_probs(probs[None], size)[0]
+    np.testing.assert_array_equal(resize_window(probs, size, (rows, columns)), whole[rows, columns])

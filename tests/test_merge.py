@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,7 +33,9 @@ ONTOLOGY = Ontology(
         Category(ROAD, "road", False),
     )
 )
-ANY_SIZE = MergeOptions(min_area=0.0, min_score=0.0, fill_void=False)
+ANY_SIZE = MergeOptions(
+    min_area=0.0, min_score=0.0, min_visible=0.25, fill_void=False, max_speck=0.0, max_hole=0.0
+)
 
 
 def _map(*rows: str) -> NDArray[np.bool_]:
@@ -39,22 +43,23 @@ def _map(*rows: str) -> NDArray[np.bool_]:
 
 
 def _things(*items: tuple[int, float, NDArray[np.bool_]]) -> Instances:
-    """Instances (category_id, score, full mask), with perfect masks' scores."""
+    """Instances (category_id, score, full mask), with perfect masks' scores and boxes."""
     count = len(items)
     class_scores = np.zeros((count, 2), dtype=np.float32)
     for row, (category_id, score, _) in enumerate(items):
         class_scores[row] = score / 2
         class_scores[row, category_id - 1] = score
     ones, ids = np.ones(count, dtype=np.float32), np.arange(count, dtype=np.int32)
+    masks = tuple(Mask.from_full(full) for _, _, full in items)
     detections = Detections(
-        np.zeros((count, 4), dtype=np.float32),
+        np.array([mask.box for mask in masks], dtype=np.float32).reshape(-1, 4),
         np.array([category_id for category_id, _, _ in items], dtype=np.int32),
         np.array([score for _, score, _ in items], dtype=np.float32),
         class_scores,
         ids,
         np.zeros(count, dtype=np.int32),
     )
-    return Instances(detections, tuple(Mask.from_full(full) for _, _, full in items), ones, ones)
+    return Instances(detections, masks, ones, ones)
 
 
 def _stuff(*items: tuple[int, float, NDArray[np.bool_]]) -> StuffRegions:
@@ -78,9 +83,17 @@ def _merge(
     stuff: StuffRegions | None = None,
     options: MergeOptions = ANY_SIZE,
     scores: StuffScores | None = None,
+    ontology: Ontology = ONTOLOGY,
 ) -> tuple[PanopticLabel, Trace]:
     none = things or _things(), stuff or StuffRegions.empty(), scores or StuffScores.empty()
-    return merge("a", size, *none, ONTOLOGY, options)
+    return merge("a", size, *none, ontology, options)
+
+
+def _rough(**rows: list[float]) -> StuffScores:
+    """Rough maps of one row each: `sky=[…]`, `road=[…]`."""
+    ids = np.array([ONTOLOGY.by_name[name].category_id for name in rows], dtype=np.int32)
+    probs = np.array([[row] for row in rows.values()], dtype=np.float32)
+    return StuffScores(ids, np.zeros(len(ids), dtype=np.int32), probs)
 
 
 def _rules(trace: Trace) -> dict[str, tuple[str, str]]:
@@ -166,19 +179,78 @@ def test_regions_of_one_stuff_category_are_one_segment() -> None:
     assert _rules(trace)["stuff:2"] == ("merged", "")
 
 
+def test_rough_maps_decide_between_regions_pixel_by_pixel() -> None:
+    stuff = _stuff((SKY, 0.9, _map("####..")), (ROAD, 0.8, _map("..####")))
+    scores = _rough(sky=[0.9, 0.9, 0.9, 0.2, 0.1, 0.1], road=[0.1, 0.1, 0.2, 0.9, 0.9, 0.9])
+    label, trace = _merge((1, 6), stuff=stuff, scores=scores)
+    assert label.id_map.tolist() == [[1, 1, 1, 2, 2, 2]]
+    assert trace.losses == {("stuff:0", "stuff:1"): 1, ("stuff:1", "stuff:0"): 1}
+    assert set(trace.loss_rules.values()) == {"likelier-here"}
+
+
+def test_by_region_the_better_score_keeps_what_two_regions_share() -> None:
+    stuff = _stuff((SKY, 0.9, _map("####..")), (ROAD, 0.8, _map("..####")))
+    scores = _rough(sky=[0.9, 0.9, 0.9, 0.2, 0.1, 0.1], road=[0.1, 0.1, 0.2, 0.9, 0.9, 0.9])
+    options = ANY_SIZE.model_copy(update={"by_pixel": False})
+    label, trace = _merge((1, 6), stuff=stuff, scores=scores, options=options)
+    assert label.id_map.tolist() == [[1, 1, 1, 1, 2, 2]]
+    assert trace.loss_rules == {("stuff:1", "stuff:0"): "better-score"}
+
+
+def test_a_small_region_of_stuff_inside_a_better_one_does_not_lie_on_top() -> None:
+    stuff = _stuff((SKY, 0.9, _map("######")), (ROAD, 0.5, _map("..##..")))
+    label, _ = _merge((1, 6), stuff=stuff)
+    assert label.id_map.tolist() == [[1] * 6]
+
+
+def test_the_rules_between_things_are_told() -> None:
+    things = _things((CAR, 0.9, _map("######")), (DOG, 0.4, _map("..##..")))
+    stuff = _stuff((SKY, 0.9, _map("####..")))
+    _, trace = _merge((1, 6), things, stuff)
+    assert trace.loss_rules == {("thing:0", "thing:1"): "on-top"}
+    assert _rules(trace)["stuff:0"] == ("too-small", "thing:0")
+    overlapping = _things((CAR, 0.9, _map("####..")), (DOG, 0.5, _map("..####")))
+    _, trace = _merge((1, 6), overlapping)
+    assert trace.loss_rules == {("thing:1", "thing:0"): "better-score"}
+
+
+def test_specks_and_holes_go() -> None:
+    rows = _map("#####....#", "##.##.....", "#####.....")
+    options = ANY_SIZE.model_copy(update={"max_speck": 0.1, "max_hole": 0.1})
+    label, trace = _merge((3, 10), _things((CAR, 0.9, rows)), options=options)
+    assert label.id_map.tolist() == [[1] * 5 + [0] * 5] * 3
+    assert trace.candidates[0].mask.area == 15
+
+
+def test_a_category_may_have_its_own_least_area() -> None:
+    ontology = Ontology((Category(CAR, "car", True, min_area=0.5), *ONTOLOGY.categories[1:]))
+    things = _things((CAR, 0.9, _map("##....")), (DOG, 0.8, _map("...##.")))
+    label, trace = _merge((1, 6), things, ontology=ontology)
+    assert label.id_map.tolist() == [[0, 0, 0, 1, 1, 0]]
+    assert _rules(trace) == {"thing:0": ("too-small", ""), "thing:1": ("kept", "")}
+
+
+def test_regions_of_stuff_reach_the_least_area_together() -> None:
+    stuff = _stuff((SKY, 0.9, _map("#.....")), (SKY, 0.8, _map("...#..")))
+    options = ANY_SIZE.model_copy(update={"min_area": 0.3})
+    label, _ = _merge((1, 6), stuff=stuff, options=options)
+    assert label.id_map.tolist() == [[1, 0, 0, 1, 0, 0]]
+    options = ANY_SIZE.model_copy(update={"min_area": 0.4})
+    label, trace = _merge((1, 6), stuff=stuff, options=options)
+    assert not label.segments
+    assert {rule for rule, _ in _rules(trace).values()} == {"too-small"}
+
+
 def test_void_goes_to_the_likeliest_stuff_present() -> None:
     stuff = _stuff((SKY, 0.9, _map("#.....")), (ROAD, 0.9, _map(".....#")))
-    sky = np.array([[0.9, 0.6, 0.6, 0.2, 0.2, 0.1]], dtype=np.float32)
-    ids = np.array([SKY, ROAD], dtype=np.int32)
-    scores = StuffScores(ids, np.zeros(2, np.int32), np.stack([sky, 1 - sky]))
+    scores = _rough(sky=[0.9, 0.6, 0.6, 0.2, 0.2, 0.1], road=[0.1, 0.4, 0.4, 0.8, 0.8, 0.9])
     label, _ = _merge((1, 6), stuff=stuff, scores=scores, options=MergeOptions(min_area=0))
     assert label.id_map.tolist() == [[1, 1, 1, 2, 2, 2]]
 
 
 def test_void_stays_where_no_stuff_is_likely() -> None:
     stuff = _stuff((SKY, 0.9, _map("#...")))
-    probs = np.array([[[0.9, 0.3, 0.2, 0.25]]], dtype=np.float32)
-    scores = StuffScores(np.array([SKY], np.int32), np.zeros(1, np.int32), probs)
+    scores = _rough(sky=[0.9, 0.3, 0.2, 0.25])
     options = MergeOptions(min_area=0, fill_threshold=0.25)
     label, _ = _merge((1, 4), stuff=stuff, scores=scores, options=options)
     assert label.id_map.tolist() == [[1, 1, 0, 1]]
@@ -195,9 +267,29 @@ def test_runner_up_and_margin() -> None:
     label, _ = _merge((1, 2), _things((DOG, 0.8, _map("##"))))
     segment = label.segments[0]
     assert segment.runner_up == CAR
-    assert segment.score == pytest.approx(thing_score(0.8, 1, 1))
+    assert segment.score == pytest.approx(thing_score(0.8, 1, 1, 1))
     # The runner-up scored half as much, so its own score would have been √½ of the winner's.
     assert segment.margin == pytest.approx(segment.score * (1 - 0.5**0.5), rel=1e-5)
+
+
+def test_the_score_is_category_times_quality_times_agreement() -> None:
+    assert thing_score(0.5, 0.9, 0.4, 0.8) == pytest.approx((0.5 * 0.6 * 0.8) ** 0.5)
+    assert stuff_score(0.5, 0.6, 0.8) == pytest.approx((0.5 * 0.6 * 0.8) ** 0.5)
+    assert stuff_score(0.9, 0.0, 1.0) == pytest.approx(0.45**0.5)  # rough: nobody drew its edge
+
+
+def test_a_mask_that_does_not_fill_its_box_is_worth_less() -> None:
+    things = _things((CAR, 0.9, _map("##....")), (DOG, 0.8, _map("..####")))
+    boxes = np.array([[0, 0, 4, 1], [2, 0, 6, 1]], dtype=np.float32)
+    looser = dataclasses.replace(
+        things, detections=dataclasses.replace(things.detections, boxes=boxes)
+    )
+    _, trace = _merge((1, 6), looser)
+    scores = {row.candidate_id: row.score for row in trace.candidates}
+    assert scores == {
+        "thing:1": pytest.approx(0.8**0.5),
+        "thing:0": pytest.approx((0.9 * 0.5) ** 0.5),
+    }
 
 
 def test_one_pixel() -> None:

@@ -150,6 +150,12 @@ def test_the_rough_map_is_kept_where_the_segmenter_disagrees() -> None:
     assert np.array_equal(regions.masks[0].to_full((10, 10)), _letters(rows, "s"))
 
 
+def test_a_small_rough_component_that_is_not_confirmed_is_dropped() -> None:
+    rows = ["s" + "." * 9] * 2 + ["." * 10] * 8
+    _, regions = _run(rows, _Stubborn(PaintOptions()), EXACT.model_copy(update={"min_rough": 0.03}))
+    assert len(regions) == 0
+
+
 def test_a_bloated_mask_is_cut_to_its_surroundings() -> None:
     rows = ["s" * 12] * 8 + ["." * 12] * 4
     options = EXACT.model_copy(update={"reach": 0.1})

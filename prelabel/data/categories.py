@@ -28,6 +28,7 @@ class Category:
         color: RGB, 0 to 255 each, or None for a colour derived from the id.
         box_threshold: least detector score in [0, 1] for this category; None: the stage's own.
         mask_threshold: least rough-map probability in [0, 1]; None: the stage's own.
+        min_area: least area of a segment as a share of the image, in [0, 1]; None: the merge's own.
     """
 
     category_id: int
@@ -37,6 +38,7 @@ class Category:
     color: Color | None = None
     box_threshold: float | None = None
     mask_threshold: float | None = None
+    min_area: float | None = None
 
     def __post_init__(self) -> None:
         if self.category_id < 1:

@@ -46,14 +46,18 @@ class Candidate:
 class Trace:
     """What merge decided about one image: every candidate, in the order it was considered.
 
-    `losses[(a, b)]` is how many pixels of candidate `a` went to candidate `b`.
+    `losses[(a, b)]` is how many pixels of candidate `a` went to candidate `b`, and
+    `loss_rules[(a, b)]` the rule that decided between them: "in-front" (a thing before stuff),
+    "on-top" (a small thing inside a large one), "better-score", "likelier-here" (of two regions of
+    stuff, by the rough maps) or "same-segment" (two regions of one stuff category).
     """
 
     image_id: str
     candidates: tuple[Candidate, ...]
     losses: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    loss_rules: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
-    _VERSION = 1
+    _VERSION = 2
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a `.npz` without pickle, with a version."""
@@ -71,6 +75,7 @@ class Trace:
             "losers": pack_text(tuple(loser for loser, _ in pairs)),
             "winners": pack_text(tuple(winner for _, winner in pairs)),
             "lost": np.array([self.losses[pair] for pair in pairs], dtype=np.int64),
+            "lost_by": pack_text(tuple(self.loss_rules.get(pair, "") for pair in pairs)),
         }
         write_archive(
             path, "Trace", self._VERSION, arrays | pack_masks(tuple(row.mask for row in rows))
@@ -94,9 +99,12 @@ class Trace:
                 strict=True,
             )
         )
-        pairs = zip(unpack_text(arrays["losers"]), unpack_text(arrays["winners"]), strict=True)
+        losers, winners = unpack_text(arrays["losers"]), unpack_text(arrays["winners"])
+        pairs = list(zip(losers, winners, strict=True))
         losses = {pair: int(lost) for pair, lost in zip(pairs, arrays["lost"], strict=True)}
-        return cls(str(arrays["image_id"][0]), candidates, losses)
+        rules = dict(zip(pairs, unpack_text(arrays["lost_by"]), strict=True))
+        rules = {pair: rule for pair, rule in rules.items() if rule}
+        return cls(str(arrays["image_id"][0]), candidates, losses, rules)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,6 +27,7 @@ from prelabel.data import (
 from prelabel.masks import resize_probs
 from prelabel.models.roles import DetectorEvidence, Embedding, PromptableSegmenter
 from prelabel.options import ExplainOptions
+from prelabel.stages.proposals import box_fit
 
 __all__ = ["Findings", "explain"]
 
@@ -79,6 +80,10 @@ def _explain_one(
     words: dict[str, float] = {}
     if segment.isthing:
         prompt, scores = _thing_scores(findings.instances, index, ontology)
+        scores["fit"] = box_fit(
+            next(row.mask for row in trace.candidates if row.candidate_id == members[0]),
+            findings.instances.detections.boxes[index],
+        )
         if findings.evidence is not None:
             words = _words(findings.evidence, index)
             heatmaps["sampling"] = Heatmap(

@@ -2,7 +2,8 @@
 
 Per connected component of each rough map: a few spread points inside, negatives on rivals and
 things, the candidate chosen by predicted IoU × agreement with the component, bounded by its
-surroundings; where the segmenter disagrees altogether, the rough component itself is kept.
+surroundings. Where the segmenter disagrees altogether, a large rough component is kept as it is;
+a small one is taken for a mistake of the rough map.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ __all__ = ["Component", "Workspace", "refine_stuff", "rough_components"]
 
 _LONGEST = 384
 """Longest side, in pixels, of the grid on which regions are compared."""
-_RESCUE = 0.25
-"""A category that has nothing larger keeps a component of this share of the least area."""
 _LOGIT_CAP = 6.0
 """Mask prompts are logits cut at ± this, about the range the segmenter itself puts out."""
 
@@ -94,11 +93,19 @@ def refine_stuff(
         return StuffRegions.empty()
     prompts = _prompts(segmenter, embedding, work, components, options, rng)
     found = segmenter.masks(embedding, prompts, multimask=True)
-    chosen = [
+    choices = [
         _choose(segmenter, embedding, work, component, found, index, options)
         for index, component in enumerate(components)
     ]
-    return _regions(work, scores.category_ids, components, chosen)
+    kept = [row for row, choice in enumerate(choices) if choice is not None]
+    if not kept:
+        return StuffRegions.empty()
+    return _regions(
+        work,
+        scores.category_ids,
+        [components[row] for row in kept],
+        [choice for choice in choices if choice is not None],
+    )
 
 
 def _thresholds(
@@ -131,7 +138,7 @@ def rough_components(
         areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
         order = np.argsort(-areas, kind="stable")[: options.max_components]
         kept = [label for label in order if areas[label] >= least]
-        if not kept and areas[order[0]] >= least * _RESCUE:
+        if not kept and areas[order[0]] >= least * options.rescue:
             kept = [order[0]]
         components += [Component(index, labels == label + 1) for label in kept]
     return components
@@ -200,14 +207,16 @@ def _choose(
     found: MaskLogits,
     row: int,
     options: RefineOptions,
-) -> _Choice:
-    """The candidate of highest IoU × agreement, within reach; else the rough component."""
+) -> _Choice | None:
+    """The candidate of highest IoU × agreement, within reach; else a large rough component."""
     radius = max(1.0, options.reach * min(work.grid))
     reach = dilate(component.region, radius)
     small = (segmenter.upscale(embedding, found.logits[row], work.grid) > 0) & reach & ~work.things
     agreements = [_iou(candidate, component.region) for candidate in small]
     best = int(np.argmax(found.ious[row] * np.array(agreements)))
     if agreements[best] < options.min_agreement:
+        if np.count_nonzero(component.region) < options.min_rough * component.region.size:
+            return None
         rough = _enlarge(component.region.astype(np.float32), work.size) > 0.5
         return _Choice(Mask.from_full(rough), 0.0, 1.0, refined=False)
     full = segmenter.upscale(embedding, found.logits[row, best][None], work.size)[0] > 0
