@@ -180,6 +180,13 @@ def test_two_targets_do_not_know_of_each_other(run: Path, platform: MemoryPlatfo
     assert _counts(found) == {"verified": 4}
 
 
+def test_the_outbox_may_lie_elsewhere(run: Path, platform: MemoryPlatform, tmp_path: Path) -> None:
+    for counts in ({"verified": 4}, {"before": 4}):
+        assert _counts(_upload(run, platform, state=tmp_path / "here")) == counts
+    assert (tmp_path / "here" / "uploads" / "outbox.db").is_file()
+    assert not (run / "uploads").exists()
+
+
 def test_what_is_no_run(tmp_path: Path, platform: MemoryPlatform) -> None:
     with pytest.raises(ConfigError, match="no run folder"):
         _upload(tmp_path, platform)

@@ -344,6 +344,10 @@ def upload(
         bool, typer.Option("--retry", help="Send again what failed for good before.")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="At a time.")] = 8,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The outbox's folder, if RUN is on a network drive."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Send a run's labels to a platform, where people correct them.
@@ -360,7 +364,7 @@ def upload(
     from prelabel.ports import PushRules
 
     rules = PushRules(overwrite_human, pin_doubts)
-    options = UploadOptions(rules, verify, jobs, follow, retry)
+    options = UploadOptions(rules, verify, jobs, follow, retry, state=state)
     request = UploadRequest(run, to, labelset, options, dry_run)
     raise typer.Exit(upload_command(request, as_json=as_json))
 

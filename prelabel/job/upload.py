@@ -61,8 +61,8 @@ def upload_run(
     """
     if not (run / "labels").is_dir():
         raise ConfigError(f"{run} is no run folder: it has no labels/ folder inside")
-    folder = run / _FOLDER
-    folder.mkdir(exist_ok=True)
+    folder = (options.state or run) / _FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         for remark in platform.check(ontology):
             observer.remark(remark)

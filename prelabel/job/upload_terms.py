@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from prelabel.data import Failure
@@ -25,6 +26,7 @@ class UploadOptions:
         follow: go on until the run that makes the labels has ended.
         retry: send again what failed for good before.
         patience: seconds for which a platform may fail before the upload ends.
+        state: a folder on this machine for the outbox, where the run's folder is on another.
     """
 
     rules: PushRules = field(default_factory=PushRules)
@@ -33,6 +35,7 @@ class UploadOptions:
     follow: bool = False
     retry: bool = False
     patience: float = 900.0
+    state: Path | None = None
 
 
 class UploadObserver(Protocol):
