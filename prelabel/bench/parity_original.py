@@ -52,7 +52,7 @@ def sam_figures(folder: Path, frames: Sequence[Frame]) -> list[Figure]:
     package = import_segment_anything()
     torch.manual_seed(0)
     model = package.sam_model_registry["vit_b"]()
-    _fill_zeros(model)
+    _liven_masks(model)
     torch.save(model.state_dict(), folder / "vit_b.pth")
     convert_checkpoint(folder / "vit_b.pth", folder / "vit_b", "")
     ours = Sam(SamOptions(weights=str(folder / "vit_b")))
@@ -144,14 +144,20 @@ def _tensor_setter(folder: Path) -> Callable[[Any, Frame], None]:
     return look
 
 
-def _fill_zeros(model: Any) -> None:
-    """Let what starts as zeros, such as positions, take part."""
+def _liven_masks(model: Any) -> None:
+    """Let what starts as zeros, such as positions, take part, and logits be as large as trained.
+
+    Untrained they stay within ±0.4, where a difference of 1e-4 would say little.
+    """
     import torch
 
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.02)
+        for network in model.mask_decoder.output_hypernetworks_mlps:
+            for parameter in network.layers[-1].parameters():
+                parameter.mul_(20)
 
 
 # --- Grounding DINO -----------------------------------------------------------------------------
@@ -178,7 +184,7 @@ def groundingdino_figures(
     tokenizer: Any = build_bert_tokenizer()
     torch.manual_seed(0)
     theirs = build_groundingdino("GroundingDINO_SwinT_OGC", tokenizer, BertConfig())
-    _liven(theirs)
+    _liven_boxes(theirs)
     torch.save({"model": theirs.state_dict()}, folder / "swint.pth")
     with quiet_transformers():
         tokenizer.save_pretrained(folder / "tokenizer")
@@ -273,7 +279,7 @@ def _small_pixels(frame: Frame) -> torch.Tensor:
     return pixels
 
 
-def _liven(network: Any) -> None:
+def _liven_boxes(network: Any) -> None:
     """Let an untrained network move its boxes and hear its texts, which start near zero."""
     import torch
 

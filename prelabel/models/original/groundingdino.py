@@ -78,7 +78,7 @@ class GroundingDinoOriginal(GroundingDino):
         resize = import_groundingdino("groundingdino.datasets.transforms").resize
         tensors = read_original(self.options.weights, "groundingdino-original")
         self._tokenizer = _load_tokenizer(self._tokenizer_name)
-        self._processor = _reader(resize)
+        self._processor = _reader(resize, _SHORTEST, _LONGEST)
         network = _build(tensors, self._tokenizer, self.options.weights)
         load_original(network, tensors, _UNUSED, self.options.weights, device)
         remember(network.bert, lambda input_ids, **_rest: _key(input_ids))
@@ -165,14 +165,14 @@ def _key(input_ids: torch.Tensor) -> tuple[Any, ...]:
     return tuple(input_ids.shape), tuple(input_ids[0].tolist())
 
 
-def _reader(resize: Callable[..., Any]) -> Any:
+def _reader(resize: Callable[..., Any], shortest: int, longest: int) -> Any:
     """What stands where transformers has an image processor: resize, scale, normalise."""
 
     def read(images: NDArray[np.uint8], **_how: object) -> dict[str, torch.Tensor]:
         import torch
         from PIL import Image
 
-        resized, _ = resize(Image.fromarray(images), None, _SHORTEST, _LONGEST)
+        resized, _ = resize(Image.fromarray(images), None, shortest, longest)
         unit = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
         return {"pixel_values": ((unit - mean) / std)[None]}
