@@ -26,7 +26,7 @@ from pydantic import (
 from prelabel.data import Category, Ontology
 from prelabel.errors import ConfigError
 from prelabel.models.registry import ROLES, Role, kinds, option_types
-from prelabel.models.weights import NetworkOptions, find_weights, weights_sha256
+from prelabel.models.weights import NetworkOptions, locate_weights, weights_sha256
 from prelabel.ontology import (
     OntologyEntries,
     build_ontology,
@@ -280,7 +280,7 @@ def _categories(categories: Sequence[Category]) -> list[object]:
     return [
         [
             *(category.category_id, category.name, category.prompts),
-            *(category.box_threshold, category.mask_threshold),
+            *(category.box_threshold, category.mask_threshold, category.min_area),
         ]
         for category in categories
     ]
@@ -295,6 +295,6 @@ def options_digest(options: Section) -> dict[str, object]:
     values = options.model_dump(mode="json")
     if isinstance(options, NetworkOptions):
         # The same bytes are the same network, whether they came from a folder or the hub.
-        values["weights"] = weights_sha256(find_weights(values["kind"], options))
+        values["weights"] = weights_sha256(locate_weights(values["kind"], options))
         del values["revision"]
     return values

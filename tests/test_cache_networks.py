@@ -34,8 +34,8 @@ def _config(checkpoints: Path, threshold: float = 0.0) -> Config:
             "ontology": {"things": ["car", "person"], "stuff": ["sky", "road"]},
             **sections,  # type: ignore[dict-item]
             "detect": sections["detect"] | {"box_threshold": 0.0, "max_detections": 3},
-            "refine": {"threshold": threshold, "min_agreement": 0.0},
-            "merge": {"min_score": 0.0},
+            "refine": {"threshold": threshold, "min_agreement": 0.0, "min_rough": 0.0},
+            "merge": {"min_score": 0.0, "min_area": 0.0, "min_visible": 0.0, "duplicate_iou": 1.0},
         },
         "test",
     )

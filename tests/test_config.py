@@ -66,7 +66,7 @@ def test_stages_that_are_left_out_have_their_defaults(tmp_path: Path) -> None:
     [
         ("detec.kind=paint", "unknown key detec; did you mean detect?"),
         ("merge.min_scor=0.2", "unknown key merge.min_scor; did you mean merge.min_score?"),
-        ("merge.zzz=0.2", "unknown key merge.zzz; known keys are: min_score, "),
+        ("merge.wwwww=0.2", "unknown key merge.wwwww; known keys are: "),
         ("ontology.things.1.colour=[1, 2, 3]", "did you mean ontology.things.1.color?"),
         ("ontology.thing=[car]", "unknown key ontology.thing; did you mean ontology.things?"),
         ("merge.min_score=high", 'merge.min_score is "high"; expected a number'),

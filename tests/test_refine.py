@@ -81,7 +81,7 @@ SCENE = [
     "rrbbrrrr",
     "rrrrrrrr",
 ]
-EXACT = RefineOptions(min_component=0.0, reach=0.2)
+EXACT = RefineOptions(min_component=0.0, reach=0.2, min_rough=0.0)
 
 
 def test_things_get_their_masks() -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from prelabel.boxes import box_iou
 from prelabel.data import Category, Detections
-from prelabel.models.weights import NetworkOptions
+from prelabel.models.weights import DEFAULT_TOKENIZER, NetworkOptions
 from prelabel.options import Fraction
 
 __all__ = ["DetectorOptions", "choose_detections"]
@@ -19,6 +19,8 @@ __all__ = ["DetectorOptions", "choose_detections"]
 class DetectorOptions(NetworkOptions):
     """What every detector by text has in common."""
 
+    tokenizer: str = DEFAULT_TOKENIZER
+    """Of an original .pth, which holds none: a hub id or a folder."""
     box_threshold: Fraction = 0.3
     """Least score of a box, where its category names none of its own."""
     nms_iou: Fraction = 0.7
