@@ -282,7 +282,11 @@ def _dino_ballast(config: Any) -> dict[str, torch.Tensor]:
 
 
 def _originals(names: Names, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {old: torch.cat([tensors[name] for name in new]) for old, new in names}
+    # One tensor under several names stays one, as torch.save keeps it in the published files.
+    return {
+        old: tensors[new[0]] if len(new) == 1 else torch.cat([tensors[name] for name in new])
+        for old, new in names
+    }
 
 
 # --- shrunken networks, there and back ---------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from safetensors import SafetensorError
 
@@ -69,6 +69,8 @@ MODEL_TYPES = {
 class NetworkOptions(Section):
     """What every network has in common."""
 
+    reads_original: ClassVar[bool] = False
+    """Whether the network loads its authors' file as it is, so that nothing is converted."""
     weights: str = EMBEDDED
     """Where from: "embedded", a folder in transformers' layout, an original .pth, or a hub id."""
     revision: str | None = None
@@ -96,7 +98,7 @@ def find_weights(kind: str, options: NetworkOptions) -> Path:
         ModelError: the original cannot be converted, or is for another kind of network.
     """
     found = locate_weights(kind, options)
-    if found.is_dir():
+    if found.is_dir() or options.reads_original:
         return found
     from prelabel.models.conversion import converted
 

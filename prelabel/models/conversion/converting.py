@@ -132,7 +132,7 @@ def _write(opened: Opened, file: Path, folder: Path, tokenizer: str) -> None:
     with quiet_transformers():
         opened.config.save_pretrained(folder)
         _image_processor(opened).save_pretrained(folder)
-    save_file(dict(opened.tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(_unshared(opened.tensors), folder / "model.safetensors", metadata={"format": "pt"})
     record = {
         "format": 1,
         "kind": opened.layout.kind,
@@ -141,6 +141,19 @@ def _write(opened: Opened, file: Path, folder: Path, tokenizer: str) -> None:
         "tokenizer": tokenizer if opened.layout.has_text else None,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors, each in memory of its own, without which safetensors refuses them.
+
+    GroundingDINO has one box head for all its decoder layers, and torch.save keeps it as one.
+    """
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        own[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return own
 
 
 def _image_processor(opened: Opened) -> Any:
