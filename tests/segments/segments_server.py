@@ -146,6 +146,8 @@ class Handler(BaseHTTPRequestHandler):
         start = time.perf_counter()
         parts = urlsplit(self.path)
         what = f"{self.command} {parts.path}"
+        with self.server.lock:  # before the answer, so that whoever has it finds it counted
+            self.server.requests[re.sub(r"[0-9a-f-]{36}", "…", what)] += 1
         fault = self.server.faults.draw(what)
         if self.server.latency:
             time.sleep(self.server.latency)
@@ -156,7 +158,6 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with self.server.lock:
                 self.server.busy_seconds += time.perf_counter() - start
-                self.server.requests[re.sub(r"[0-9a-f-]{36}", "…", what)] += 1
 
     def _answer(self, path: str, query: dict[str, list[str]], fault: str) -> None:
         length = int(self.headers.get("Content-Length") or 0)
