@@ -46,6 +46,9 @@ class RefineOptions(Section):
     that the segmenter does not confirm is dropped."""
     reach: Fraction = 0.15
     """How far a refined region may go beyond its rough component, as a share of the short side."""
+    snap: Annotated[float, Field(ge=0.0, le=0.1)] = 0.02
+    """Radius, as a share of the longer side, within which masks of things and stuff follow the
+    picture's edges: two to three cells of the segmenter's own mask; 0: they stay as drawn."""
 
 
 class MergeOptions(Section):

@@ -28,6 +28,7 @@ from prelabel.stages.merge import merge
 from prelabel.stages.refine import refine_stuff
 from prelabel.stages.sample import generator_for
 from prelabel.stages.segment import segment_things
+from prelabel.stages.snap import snap_masks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -146,6 +147,7 @@ class Pipeline:
             regions = refine_stuff(
                 self.segmenter, embedding, scores, instances, ontology, config.refine, rng
             )
+            instances, regions = snap_masks(instances, regions, frame.pixels, config.refine.snap)
         with clock("merge"):
             label, trace = merge(
                 image_id, frame.size, instances, regions, scores, ontology, config.merge

@@ -48,6 +48,12 @@ def _truth() -> Truth:
     return Truth(id_map, np.array([CAR, DOG, SKY, ROAD], dtype=np.int32))
 
 
+def _scene() -> tuple[Truth, np.ndarray]:
+    """The truth and a picture in which each segment has one shade."""
+    truth = _truth()
+    return truth, np.repeat((truth.id_map * 50).astype(np.uint8)[..., None], 3, axis=2)
+
+
 def _sums(truth: Truth, id_map: np.ndarray, categories: dict[int, int]) -> dict[str, list[float]]:
     sums = measure_label(truth, Edges(truth), (id_map, categories), IDS)
     return {name: sums[:, column].tolist() for column, name in enumerate(SUMS)}
@@ -145,7 +151,7 @@ def test_an_interval_holds_the_difference_and_is_the_same_again() -> None:
 
 
 def test_the_same_name_makes_the_same_faults() -> None:
-    first, again, other = (simulate(name, _truth(), ONTOLOGY, Faults()) for name in ("a", "a", "b"))
+    first, again, other = (simulate(name, _scene(), ONTOLOGY, Faults()) for name in ("a", "a", "b"))
     assert np.array_equal(first.detections.boxes, again.detections.boxes)
     assert np.array_equal(first.scores.probs, again.scores.probs)
     assert not np.array_equal(first.scores.probs, other.scores.probs)
@@ -157,7 +163,7 @@ def test_the_same_name_makes_the_same_faults() -> None:
 
 
 def test_without_faults_everything_is_found() -> None:
-    outputs = simulate("a", _truth(), ONTOLOGY, PERFECT)
+    outputs = simulate("a", _scene(), ONTOLOGY, PERFECT)
     label = Labeller(outputs, default_config(ONTOLOGY)).label(OURS)
     found = {row.segment_id: row.category_id for row in label.segments}
     sums = _sums(outputs.truth, label.id_map, found)
@@ -166,11 +172,10 @@ def test_without_faults_everything_is_found() -> None:
 
 
 def test_faults_are_made_as_often_as_asked() -> None:
-    truth = _truth()
     many = dataclasses.replace(PERFECT, doubled=1.0, phantoms=0.0)
-    assert len(simulate("a", truth, ONTOLOGY, many).detections) == 4
+    assert len(simulate("a", _scene(), ONTOLOGY, many).detections) == 4
     none = dataclasses.replace(PERFECT, missed=1.0)
-    assert len(simulate("a", truth, ONTOLOGY, none).detections) == 0
+    assert len(simulate("a", _scene(), ONTOLOGY, none).detections) == 0
 
 
 # --- ways of labelling ------------------------------------------------------------------------
@@ -189,7 +194,7 @@ def test_a_contest_compares_everything_with_ours() -> None:
     names = ["no-fill", "query-order", "one-mask-per-box", "region-choice-by-iou"]
     contest = Contest(default_config(ONTOLOGY), names)
     for name in "ab":
-        contest.add(simulate(name, _truth(), ONTOLOGY, Faults()))
+        contest.add(simulate(name, _scene(), ONTOLOGY, Faults()))
     rivals = contest.rivals()
     assert set(rivals) == {"ancestor", "ancestor_scaled", *names}
     ours = contest.ours()["pq"]
@@ -201,7 +206,7 @@ def test_a_contest_compares_everything_with_ours() -> None:
 
 
 def test_the_ancestor_erodes_by_a_fixed_length_unless_it_is_scaled() -> None:
-    outputs = simulate("a", _truth(), ONTOLOGY, PERFECT)
+    outputs = simulate("a", _scene(), ONTOLOGY, PERFECT)
     # 20 pixels leave nothing of the 30 rows of sky but a strip; 1000 points times that are few.
     fixed, categories = label_as_ancestor(outputs, scaled=False)
     scaled, scaled_categories = label_as_ancestor(outputs, scaled=True)
@@ -212,7 +217,7 @@ def test_the_ancestor_erodes_by_a_fixed_length_unless_it_is_scaled() -> None:
 
 
 def test_an_image_without_detections_or_stuff() -> None:
-    outputs = simulate("a", _truth(), ONTOLOGY, PERFECT)
+    outputs = simulate("a", _scene(), ONTOLOGY, PERFECT)
     bare = dataclasses.replace(outputs, detections=Detections.empty(2), scores=StuffScores.empty())
     assert not label_as_ancestor(bare, scaled=True)[0].any()
     assert not Labeller(bare, default_config(ONTOLOGY)).label(OURS).id_map.any()
@@ -233,7 +238,7 @@ class _Counting:
 
 
 def test_a_question_is_asked_once() -> None:
-    outputs = simulate("a", _truth(), ONTOLOGY, Faults())
+    outputs = simulate("a", _scene(), ONTOLOGY, Faults())
     counting = _Counting(outputs)
     segmenter = Remembering(counting)  # type: ignore[arg-type]
     prompts = Prompts(boxes=np.array([[10, 20, 40, 44]], dtype=np.float32))
@@ -247,7 +252,7 @@ def test_a_question_is_asked_once() -> None:
 
 
 def test_suppression_is_that_of_the_options() -> None:
-    outputs = simulate("a", _truth(), ONTOLOGY, dataclasses.replace(PERFECT, doubled=1.0))
+    outputs = simulate("a", _scene(), ONTOLOGY, dataclasses.replace(PERFECT, doubled=1.0))
     options = DetectorOptions(box_threshold=0.0, nms_iou=0.3, cross_nms_iou=0.3)
     assert len(suppress(outputs.detections, ONTOLOGY, options)) == 2
 

@@ -24,7 +24,7 @@ from prelabel.models.registry import create_segmenter
 from prelabel.models.roles import Embedding, PromptableSegmenter
 from prelabel.pipeline import Pipeline
 
-__all__ = ["Outputs", "SceneKey", "Truth", "draw_truth", "stored_outputs", "suppress"]
+__all__ = ["Outputs", "SceneKey", "Truth", "draw_key", "stored_outputs", "suppress"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ class Truth:
         return self.id_map.shape[0], self.id_map.shape[1]
 
 
-def draw_truth(key: SceneKey) -> Truth:
-    """The truth of a demo scene."""
+def draw_key(key: SceneKey) -> tuple[Truth, NDArray[np.uint8]]:
+    """A demo scene's truth, and its picture uint8 (H, W, 3) RGB."""
     scene = draw_scene(key.split, key.seed, key.index)
-    return Truth(scene.id_map, np.array(scene.category_ids, dtype=np.int32))
+    return Truth(scene.id_map, np.array(scene.category_ids, dtype=np.int32)), scene.pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +71,7 @@ class Outputs:
     Attributes:
         name: stands in for the image_id, so it seeds the points.
         truth: what the label is compared with.
+        pixels: uint8 (H, W, 3) RGB, the picture.
         detections: of things, doubtful and overlapping ones too.
         scores: rough maps of stuff.
         embedding: the encoded image.
@@ -79,6 +80,7 @@ class Outputs:
 
     name: str
     truth: Truth
+    pixels: NDArray[np.uint8]
     detections: Detections
     scores: StuffScores
     embedding: Embedding
@@ -135,15 +137,19 @@ def _path(folder: Path, key: SceneKey, part: str) -> Path:
 
 
 def _run_networks(pipeline: Pipeline, key: SceneKey, folder: Path) -> None:
-    scene = draw_scene(key.split, key.seed, key.index)
-    frames = [Frame(ImageRecord(key.name, key.name), scene.pixels)]
+    truth, pixels = draw_key(key)
+    frames = [Frame(ImageRecord(key.name, key.name), pixels)]
     found = pipeline.detector.detect(frames, pipeline.ontology)[0].detections
     found.save(_path(folder, key, "detections"))
     pipeline.segmenter.embed(frames)[0].save(_path(folder, key, "embedding"))
     scores = pipeline.stuff_scorer.score(frames, pipeline.ontology)[0]
     scores.save(_path(folder, key, "scores"))
     # Last: a truth that is there means a scene that is whole.
-    parts = {"id_map": scene.id_map, "category_ids": np.array(scene.category_ids, dtype=np.int32)}
+    parts: dict[str, NDArray[np.generic]] = {
+        "id_map": truth.id_map,
+        "category_ids": truth.category_ids,
+        "pixels": pixels,
+    }
     write_archive(_path(folder, key, "truth"), "Truth", 1, parts)
 
 
@@ -152,6 +158,7 @@ def _read(key: SceneKey, folder: Path, segmenter: PromptableSegmenter) -> Output
     return Outputs(
         key.name,
         Truth(truth["id_map"].astype(np.int32), truth["category_ids"].astype(np.int32)),
+        truth["pixels"].astype(np.uint8),
         Detections.load(_path(folder, key, "detections")),
         StuffScores.load(_path(folder, key, "scores")),
         Embedding.load(_path(folder, key, "embedding")),

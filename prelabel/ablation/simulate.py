@@ -55,23 +55,30 @@ class Faults:
     """Deviation of the segmenter's idea of its own IoU."""
 
 
-def simulate(name: str, truth: Truth, ontology: Ontology, faults: Faults, seed: int = 0) -> Outputs:
+def simulate(
+    name: str,
+    scene: tuple[Truth, NDArray[np.uint8]],
+    ontology: Ontology,
+    faults: Faults,
+    seed: int = 0,
+) -> Outputs:
     """What faulty networks would say about one image.
 
     Args:
         name: of the image; with `seed` it decides which faults are made.
-        truth: what is there.
-        ontology: of `truth`.
+        scene: what is there, and the picture uint8 (H, W, 3) RGB.
+        ontology: of the scene.
         faults: how often.
         seed: another seed, other faults.
     """
+    truth, pixels = scene
     rng = _generator(f"{name}/{seed}".encode())
     detections = _detect(truth, ontology, faults, rng)
     scores = _score(truth, ontology, faults, rng)
     size = np.array(truth.size, dtype=np.int32)
     embedding = Embedding(size, size, np.zeros((1, 1, 1), dtype=np.float32))
     segmenter = Remembering(_Segmenter(truth, faults, rng))
-    return Outputs(name, truth, detections, scores, embedding, segmenter)
+    return Outputs(name, truth, pixels, detections, scores, embedding, segmenter)
 
 
 def _generator(key: bytes) -> np.random.Generator:

@@ -19,6 +19,7 @@ from prelabel.stages.merge import merge
 from prelabel.stages.refine import refine_stuff
 from prelabel.stages.sample import generator_for
 from prelabel.stages.segment import segment_things
+from prelabel.stages.snap import snap_masks
 
 __all__ = ["ABLATIONS", "OURS", "Ablation", "Labeller"]
 
@@ -92,6 +93,7 @@ ABLATIONS: Mapping[str, Ablation] = {
     "no-fallback": Ablation("falling back to the rough map", refine={"min_rough": 2.0}),
     "fallback-always": Ablation("dropping small rough components", refine={"min_rough": 0.0}),
     "no-rescue": Ablation("keeping the largest component of a thin class", refine={"rescue": 2.0}),
+    "no-snapping": Ablation("following the picture's edges", refine={"snap": 0.0}),
     "query-order": Ablation("the order of things by any score", scores=_by_query),
     "no-combined-score": Ablation("SAM's part in the score that orders", scores=_by_detector_alone),
     "no-containment": Ablation(
@@ -127,6 +129,7 @@ class Labeller:
         self._detections = suppress(outputs.detections, config.ontology, config.detect)
         self._things: dict[object, Instances] = {}
         self._regions: dict[object, StuffRegions] = {}
+        self._snapped: dict[object, tuple[Instances, StuffRegions]] = {}
 
     @property
     def _ontology(self) -> Ontology:
@@ -134,13 +137,20 @@ class Labeller:
 
     def label(self, ablation: Ablation) -> PanopticLabel:
         """The label of ours with one rule switched off."""
-        found = self._segment(ablation)
-        regions = self._refine(ablation, found)
-        found, regions = ablation.scores(found, regions)
+        found, regions = ablation.scores(*self._snap(ablation))
         options = _changed(self._config.merge, ablation.merge)
         outputs = self._outputs
         size = outputs.truth.size
         return merge(outputs.name, size, found, regions, outputs.scores, self._ontology, options)[0]
+
+    def _snap(self, ablation: Ablation) -> tuple[Instances, StuffRegions]:
+        reach = _changed(self._config.refine, ablation.refine).snap
+        drawn = self._segment(ablation)
+        regions = self._refine(ablation, drawn)
+        key = (id(drawn), id(regions), reach)
+        if key not in self._snapped:
+            self._snapped[key] = snap_masks(drawn, regions, self._outputs.pixels, reach)
+        return self._snapped[key]
 
     def _segment(self, ablation: Ablation) -> Instances:
         if ablation.things not in self._things:
@@ -151,7 +161,7 @@ class Labeller:
         return self._things[ablation.things]
 
     def _refine(self, ablation: Ablation, found: Instances) -> StuffRegions:
-        options = _changed(self._config.refine, ablation.refine)
+        options = _changed(self._config.refine, {**ablation.refine, "snap": 0.0})
         key = (ablation.things, ablation.stuff, options)
         if key not in self._regions:
             self._regions[key] = refine_stuff(
