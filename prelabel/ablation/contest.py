@@ -52,12 +52,14 @@ class Contest:
 
     Args:
         config: ours.
-        names: of the ablations to run; none: all.
+        names: of the ablations to run; None: all.
     """
 
     def __init__(self, config: Config, names: Iterable[str] | None = None) -> None:
         self._config = config
-        self._ablations = {name: ABLATIONS[name] for name in names or ABLATIONS}
+        self._ablations = {
+            name: ABLATIONS[name] for name in (ABLATIONS if names is None else names)
+        }
         self._sums: dict[str, list[NDArray[np.float64]]] = {}
 
     @property
