@@ -6,6 +6,7 @@ PrelabelError
 │   └── ChangedError the run's labels were made with another config or other weights, exit 12
 ├── ImageError       one image cannot be read: a failure of that image, not of the job
 ├── ModelError       weights are missing or do not fit, or a network cannot do what is asked
+│   └── LoadError    weights that loaded before do not load in the middle of a job: it ends
 ├── LabelError       a mask, a stage output or a label breaks its own rules
 └── ConnectorError   a platform or a file of labels refuses; `retryable` says whether later may help
 
@@ -20,6 +21,7 @@ __all__ = [
     "ConnectorError",
     "ImageError",
     "LabelError",
+    "LoadError",
     "LockedError",
     "ModelError",
     "PrelabelError",
@@ -55,6 +57,10 @@ class ImageError(PrelabelError):
 
 class ModelError(PrelabelError):
     """Weights are missing or do not fit, or a network cannot do what is asked of it."""
+
+
+class LoadError(ModelError):
+    """A network that was needed in the middle of a job cannot be loaded; no image is to blame."""
 
 
 class LabelError(PrelabelError):

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# What runs keep for later is kept here, also by fixtures that outlive a test.
+_CACHE = tempfile.mkdtemp(prefix="prelabel-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 # As the command line does: threads that spin while they wait are slow on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -14,6 +22,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A busy machine is no reason to fail: time is measured by benchmarks, not by tests.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another one left in the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", tempfile.mkdtemp(dir=_CACHE))
 
 
 @pytest.fixture(scope="session")

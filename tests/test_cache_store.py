@@ -6,6 +6,7 @@ import errno
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -343,3 +344,36 @@ def test_the_default_is_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.M
 
 def test_kinds_are_folder_names() -> None:
     assert all(kind.replace("-", "").isalpha() for kind in KINDS)
+
+
+def test_a_disk_that_is_nearly_full_is_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What earlier jobs kept makes room; where that is not enough, nothing more is kept."""
+    size = len(pack_entry("embeddings", {"a": np.zeros(2**10, np.float32)}))
+    disk = {"total": 2**31 + 5 * size}
+
+    def usage(folder: Path) -> Any:
+        held = sum(path.stat().st_size for path in tmp_path.glob("cache/*/*/*"))
+        return shutil._ntuple_diskusage(0, 0, disk["total"] - held)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+    def keep(cache: StageCache, numbers: range) -> None:
+        for number in numbers:
+            cache.put("embeddings", _key(number), {"a": np.zeros(2**10, np.float32)})
+
+    def kept(cache: StageCache) -> list[int]:
+        return [number for number in range(20) if cache.has("embeddings", _key(number))]
+
+    old = StageCache(tmp_path / "cache", ROOMY, since=0.0, clock=_Clock())
+    keep(old, range(5))
+    assert kept(old) == [0, 1, 2, 3, 4] and not caplog.records
+    new = StageCache(tmp_path / "cache", ROOMY, clock=_Clock())
+    new._since = old._clock() + 100
+    new._clock = lambda: new._since + 1
+    keep(new, range(5, 12))
+    assert len(kept(new)) <= 5 and kept(new)[-1] >= 8
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the cache {tmp_path / 'cache'} takes no more: its disk has less than 2 GiB left"
+    ]

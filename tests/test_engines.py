@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.errors import ModelError
+from prelabel.errors import LoadError, ModelError
+from prelabel.job.engines.child import portable
 from prelabel.job.engines.inline import InlineEngine
 from prelabel.job.engines.local import LocalEngine
 from prelabel.job.protocol import (
@@ -126,6 +127,30 @@ def test_no_task_is_no_work(engine: Engine, tmp_path: Path) -> None:
 def test_networks_that_do_not_load_are_an_error(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nothing can be loaded"):
         _run(engine, _plan(tmp_path, Rehearsal(loading="raise"), RehearsalSource()))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_network_that_does_not_load_on_the_way_ends_it(
+    engine: Engine, tmp_path: Path, batch_size: int
+) -> None:
+    """No image is to blame for it, and none fails."""
+    ids = tuple(f"{index:02}" for index in range(20))
+    labeller = Rehearsal(faults={"10": "load"})
+    seen: list[Event] = []
+    with pytest.raises(LoadError, match="nothing loads for 10"):
+        _run(engine, _plan(tmp_path, labeller, RehearsalSource(ids), batch_size), on=seen.append)
+    assert not _names(seen, Failed) and not _names(seen, Quarantined)
+    assert sorted(_names(seen, Done)) == _stored(tmp_path)
+
+
+def test_an_error_that_does_not_travel_is_told_in_words() -> None:
+    class OddError(Exception):
+        pass
+
+    assert isinstance(portable(LoadError("as it is")), LoadError)
+    told = portable(OddError("of a class that no other process knows"))
+    assert type(told) is ModelError
+    assert str(told) == "OddError: of a class that no other process knows"
 
 
 def test_an_output_that_breaks_is_told_once_and_ends_it(engine: Engine, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prelabel.cache.keys import PixelDigests, category_digest, digest, network_digest
 from prelabel.cache.store import Kind, StageCache
 from prelabel.data import Detections, Frame, Ontology, StuffScores
-from prelabel.errors import LabelError, ModelError
+from prelabel.errors import LabelError, LoadError, ModelError
 from prelabel.models.roles import Detected, Detector, DetectorEvidence, StuffScorer
 from prelabel.options import Section
 
@@ -64,7 +64,7 @@ class Deferred(Generic[Network]):
         self.device, self._loaded = device, False
         self._key = network_digest(role, self.options, device)
         if not self.cache.has("networks", self._key):
-            self.ready()
+            self._load()
 
     @property
     def key(self) -> str:
@@ -74,13 +74,22 @@ class Deferred(Generic[Network]):
         return self._key
 
     def ready(self) -> Network:
-        """The network, loaded now if it is not yet."""
-        key = self.key
+        """The network, loaded now if it is not yet. Raises LoadError."""
         if not self._loaded:
-            self.network.load(self.device)
-            self._loaded = True
-            self.cache.put("networks", key, {})
+            try:
+                self._load()
+            except Exception as error:
+                raise LoadError(
+                    f"a network that loaded in earlier runs does not load now: {error}; is there "
+                    "enough memory, and are its weights still there?"
+                ) from error
         return self.network
+
+    def _load(self) -> None:
+        key = self.key
+        self.network.load(self.device)
+        self._loaded = True
+        self.cache.put("networks", key, {})
 
     @property
     def loaded(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -45,6 +46,8 @@ _DOWN_TO = 0.9
 """Eviction goes on down to this share of the limit, so that it is not for each entry."""
 _LOOK_AFTER = 0.05
 """After writing this share of the limit a process looks what the others wrote."""
+_SPARE = 2**31
+"""Bytes of the disk that are left to others, such as the labels of the run."""
 _ABANDONED_SECONDS = 3600.0
 """A temporary file as old as this was left by a process that died."""
 _PART = ".part"
@@ -72,7 +75,7 @@ class StageCache:
     Args:
         folder: made at the first entry.
         max_bytes: of all entries together; a few percent more for a moment, where several
-            processes write.
+            processes write. Less where the disk would be left with less than 2 GiB.
         since: when the job began, as `clock` counts; None is now.
         clock: seconds, of the same kind as files' times.
     """
@@ -216,18 +219,28 @@ class StageCache:
                 return False
             if path.is_file():  # replaced by the same bytes
                 return True
-            due = self._written + size > self.max_bytes * _LOOK_AFTER
+            due = self._written + size > self.max_bytes * _LOOK_AFTER or size > self._room()
             if self._held is None or due or self._held + size > self.max_bytes:
                 self._held, self._written = self._evict(size), 0
-            if self._held + size <= self.max_bytes:
+            scarce = size > self._room()
+            if self._held + size <= self.max_bytes and not scarce:
                 self._held += size
                 self._written += size
                 return True
         self._stop(
-            f"is full of this job's images, {self.max_bytes / 2**30:.3g} GiB, and takes no more; "
-            "what it holds is used. More fits with a larger cache.max_gib"
+            f"takes no more: its disk has less than {_SPARE / 2**30:.3g} GiB left"
+            if scarce
+            else f"is full of this job's images, {self.max_bytes / 2**30:.3g} GiB, and takes no "
+            "more; what it holds is used. More fits with a larger cache.max_gib"
         )
         return False
+
+    def _room(self) -> int:
+        """Bytes that the disk has to spare; below 0 where it lacks some."""
+        folder = self.folder
+        while not folder.is_dir() and folder != folder.parent:
+            folder = folder.parent
+        return shutil.disk_usage(folder).free - _SPARE
 
     def _evict(self, size: int) -> int:
         """Remove what was not used for longest where `size` bytes do not fit.
@@ -237,10 +250,11 @@ class StageCache:
         """
         files = [file for kind in KINDS for file in self._files(kind)]
         held = sum(file.nbytes for file in files)
-        if held + size <= self.max_bytes:
+        limit = min(self.max_bytes, held + self._room())
+        if held + size <= limit:
             return held
         for file in sorted(files):
-            if file.used >= self._since or held + size <= self.max_bytes * _DOWN_TO:
+            if file.used >= self._since or held + size <= limit * _DOWN_TO:
                 break
             with suppress(OSError):
                 Path(file.path).unlink(missing_ok=True)

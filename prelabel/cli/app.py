@@ -102,8 +102,9 @@ def run(
         typer.Option(help="Supervised worker processes, this process, or a Ray cluster."),
     ] = "local",
     workers: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Of engine ray: how many actors.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many; none: one per device, of engine ray 1."),
+    ] = None,
     ray_address: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Of engine ray: the cluster's.")
     ] = "auto",
@@ -414,6 +415,7 @@ def demo(
 # --- exit codes -------------------------------------------------------------------------------
 
 _USAGE, _RETRYABLE, _DISK, _LOCKED, _CHANGED, _INTERRUPTED = 2, 5, 7, 11, 12, 130
+_DENIED = 7
 _DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EFBIG}
 )
@@ -422,9 +424,9 @@ _DISK_ERRORS = frozenset(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit.
 
-    0 all done, 2 usage or config, 3 some images failed, 5 try again later, 7 the disk refuses, 11
-    in use, 12 another config than before, 130 interrupted. What nobody foresaw passes through:
-    Python shows it and exits 1.
+    0 all done, 2 usage or config, 3 some images failed, 5 try again later, 7 the disk or a platform
+    refuses, 11 in use, 12 another config than before, 130 interrupted. What nobody foresaw passes
+    through: Python shows it and exits 1.
     """
     # Threads that spin while they wait slow a run tenfold on a machine that does other work too;
     # the setting counts only before torch is imported.
@@ -435,9 +437,11 @@ def main(arguments: list[str] | None = None) -> None:
         _leave(f"error: {error}", _LOCKED)
     except ChangedError as error:
         _leave(f"error: {error}", _CHANGED)
+    except ConnectorError as error:
+        code = _RETRYABLE if error.retryable else _DENIED if error.kind == "denied" else _USAGE
+        _leave(f"error: {error}", code)
     except PrelabelError as error:
-        retryable = isinstance(error, ConnectorError) and error.retryable
-        _leave(f"error: {error}", _RETRYABLE if retryable else _USAGE)
+        _leave(f"error: {error}", _USAGE)
     except SystemExit as ending:
         # Typer turns an interrupt into this code without a word; a run that stopped has it too.
         if ending.code == _INTERRUPTED:

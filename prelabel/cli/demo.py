@@ -38,7 +38,12 @@ def run_demo(request: DemoRequest) -> int:
     _refuse_filled(request.out)
     scenes = request.out / "scenes"
     images = scenes / "images"
-    run = RunRequest(request.config, str(images), str(request.out), explain=True)
+    # A second demo is to show what the networks take, not the cache.
+    run = RunRequest(
+        *(request.config, str(images), str(request.out)),
+        overrides=("cache.enabled=false",),
+        explain=True,
+    )
     config = resolve_config(run)
     console.note(f"drawing {request.count} scenes into {scenes}")
     draw_scenes(scenes, count=request.count, seed=request.seed)

@@ -209,7 +209,11 @@ def examine_cache(config: Config) -> Iterator[Finding]:
     if not options.enabled:
         yield ok("cache", "switched off")
         return
-    folder = Path(options.folder).expanduser() if options.folder else default_folder()
+    try:
+        folder = Path(options.folder).expanduser() if options.folder else default_folder()
+    except (ConfigError, RuntimeError) as error:  # the latter: ~ of nobody
+        yield warn("cache", f"nothing is kept: {error}")
+        return
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         _try_writing(existing)

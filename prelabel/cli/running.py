@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +46,7 @@ class JobRequest:
 
     engine: EngineName = "local"
     image_timeout: float = 600.0
-    workers: int = 1
+    workers: int | None = None
     ray_address: str = "auto"
     gpus_per_worker: float = 0.0
     limit: int | None = None
@@ -127,7 +128,9 @@ def label_source(
         config.explain.enabled,
         config.batch_size,
     )
-    plan = WorkerPlan(partial(_load_pipeline, config), source, root, options)
+    # What any worker of this job has put into the cache stays there until the job has ended.
+    load = partial(_load_pipeline, config, time.time())
+    plan = WorkerPlan(load, source, root, options)
     what = JobOptions(
         config_yaml=dump_config(config),
         limit=job.limit,
@@ -153,21 +156,23 @@ def _engine(config: Config, job: JobRequest) -> Engine:
         return RayEngine(
             RayOptions(
                 address=job.ray_address,
-                workers=job.workers,
+                workers=job.workers or 1,
                 gpus=job.gpus_per_worker,
                 image_timeout=job.image_timeout,
             )
         )
-    return LocalEngine(worker_devices(config.device), job.image_timeout)
+    return LocalEngine(worker_devices(config.device, job.workers), job.image_timeout)
 
 
-def _load_pipeline(config: Config, device: str) -> Labeller:
-    """In the worker's process: the networks, ready."""
+def _load_pipeline(config: Config, since: float, device: str) -> Labeller:
+    """In the worker's process: the networks, ready; those behind the cache when they are needed."""
     console.set_up_logging()
 
+    from prelabel.cache import open_cache
     from prelabel.pipeline import Pipeline
 
-    return Pipeline.from_config(config, device=device).load()
+    cache = open_cache(config.cache, since=since)
+    return Pipeline.from_config(config, device=device, cache=cache).load()
 
 
 def exit_code(summary: Summary) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, Segment, Trace
-from prelabel.errors import ConfigError, ImageError, ModelError
+from prelabel.errors import ConfigError, ImageError, LoadError, ModelError
 
 __all__ = ["Rehearsal", "RehearsalSource", "Rehearsed"]
 
@@ -36,7 +36,8 @@ class Rehearsal:
 
     Attributes:
         seconds: how long each image takes.
-        faults: by image_id: "raise", "memory", "exit" and "kill" (the process ends), "hang".
+        faults: by image_id: "raise", "memory", "exit" and "kill" (the process ends), "hang",
+            "load" (a network that was needed only now does not load).
         once: a folder; a fault that left its mark there does not happen again.
         loading: "" or a fault while loading.
         log: a file that gets a line per image begun.
@@ -91,6 +92,8 @@ def _happen(fault: str, what: str) -> None:
         raise ValueError(f"{what} is odd")
     if fault == "memory":
         raise MemoryError
+    if fault == "load":
+        raise LoadError(f"nothing loads for {what}")
     if fault == "exit":
         os._exit(9)
     if fault == "kill":

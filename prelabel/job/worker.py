@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.data import Failure, Frame, ImageRecord, image_key
-from prelabel.errors import ImageError
+from prelabel.errors import ImageError, LoadError
 from prelabel.files import file_sha256
 from prelabel.job.protocol import (
     Broken,
@@ -166,6 +166,8 @@ class Worker:
             results = self._labeller.run(
                 [read.frame for read in batch], explain=self._plan.options.explain
             )
+        except LoadError:
+            raise  # no image is to blame, and the next would fare no better
         except Exception as error:  # the same boundary
             if len(batch) == 1:
                 self._fail(batch[0].task, error)

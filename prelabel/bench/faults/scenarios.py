@@ -30,6 +30,7 @@ segment: {kind: paint}
 stuff: {kind: paint}
 refine: {min_component: 0.0, reach: 0.0}
 merge: {min_area: 0.0}
+cache: {enabled: false}
 """
 
 
@@ -138,6 +139,10 @@ def scenarios(stage: Stage) -> Iterator[Scenario]:
     def accepted(root: Path) -> list[str]:
         return [*inline(root), "--accept-change"]
 
+    def cached(root: Path) -> list[str]:
+        cache = ["--set", "cache.enabled=true", "--set", f"cache.folder={root / 'cache'}"]
+        return [*inline(root), *cache]
+
     def fresh(root: Path) -> list[str]:
         return [*inline(root), "--fresh"]
 
@@ -152,6 +157,7 @@ def scenarios(stage: Stage) -> Iterator[Scenario]:
     yield Scenario(
         "run --fresh", changed, fresh, lambda root: [fresh(root)], stride=3, resumes=False
     )
+    yield Scenario("run, cache", nothing, cached, lambda root: [cached(root)], stride=3)
     yield Scenario("repair", damaged, repair, lambda root: [repair(root), inline(root)])
     yield Scenario("join", sharded, join, lambda root: [join(root), inline(root)])
     kinds = ("kill", "killgroup", "ENOSPC")

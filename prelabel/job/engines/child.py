@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import queue
 import signal
 import threading
 from dataclasses import dataclass
 from typing import Any
 
+from prelabel.errors import LoadError, ModelError
 from prelabel.job.protocol import Event, Task, WorkerPlan
 from prelabel.job.worker import Worker
 
-__all__ = ["HALT", "LoadFailed", "Ready", "child_main"]
+__all__ = ["HALT", "LoadFailed", "Ready", "child_main", "portable"]
 
 HALT = "halt"
 """Sent to a worker: begin nothing more."""
@@ -54,13 +56,25 @@ def child_main(pipe: Any, plan: WorkerPlan, device: str) -> None:
         labeller = plan.make_labeller(device)
         workers.append(Worker(plan, labeller, emit))
     except Exception as error:
-        emit(LoadFailed(error))
+        emit(LoadFailed(portable(error)))
         return
     emit(Ready())
     if halted.is_set():
         return
-    workers[0].run(iter(tasks.get, None))
+    try:
+        workers[0].run(iter(tasks.get, None))
+    except LoadError as error:
+        emit(LoadFailed(error))
     pipe.close()
+
+
+def portable(error: Exception) -> Exception:
+    """`error`, or its words where another process could not read it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its constructor asks for
+        return ModelError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _receive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import cycle, islice
 from pathlib import Path
 
 __all__ = ["worker_devices"]
@@ -10,11 +11,17 @@ __all__ = ["worker_devices"]
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
 
-def worker_devices(device: str) -> tuple[str, ...]:
-    """The devices that "auto", "cpu" or "cuda" stand for on this machine.
+def worker_devices(device: str, workers: int | None = None) -> tuple[str, ...]:
+    """The device of each worker; `device` is "auto", "cpu" or "cuda".
 
-    torch, which takes seconds to import, is asked only where the system shows a GPU.
+    None is one worker per device of this machine; any other number goes round them. torch, which
+    takes seconds to import, is asked only where the system shows a GPU.
     """
+    devices = _all_devices(device)
+    return devices if workers is None else tuple(islice(cycle(devices), workers))
+
+
+def _all_devices(device: str) -> tuple[str, ...]:
     if device == "cpu" or (device == "auto" and not _shows_gpu()):
         return ("cpu",)
     import torch
