@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from prelabel.errors import LoadError, ModelError
-from prelabel.job.engines.child import portable
 from prelabel.job.engines.inline import InlineEngine
 from prelabel.job.engines.local import LocalEngine
+from prelabel.job.engines.ray import RayEngine, RayOptions
+from prelabel.job.engines.service import portable
 from prelabel.job.protocol import (
     Broken,
     Done,
@@ -31,15 +32,25 @@ from prelabel.job.protocol import (
 from prelabel.job.rehearsal import Rehearsal, RehearsalSource
 from prelabel.job.store import list_labels
 
-ENGINES: dict[str, Callable[[], Engine]] = {
-    "inline": InlineEngine,
-    "local": lambda: LocalEngine(("cpu",)),
+RAY = os.environ.get("PRELABEL_TEST_RAY", "")
+"""The address of a cluster, in scripts/test-ray."""
+PROCESSES: dict[str, Callable[[float], Engine]] = {
+    "local": lambda timeout: LocalEngine(("cpu",), timeout),
 }
+"""Engines whose workers may die and hang; made with the seconds that an image may take."""
+if RAY:
+    PROCESSES["ray"] = lambda timeout: RayEngine(RayOptions(RAY, image_timeout=timeout))
+ENGINES = {"inline": lambda timeout: InlineEngine(), **PROCESSES}
 
 
 @pytest.fixture(params=list(ENGINES))
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return ENGINES[request.param]()
+    return ENGINES[request.param](600.0)
+
+
+@pytest.fixture(params=list(PROCESSES))
+def make_engine(request: pytest.FixtureRequest) -> Callable[[float], Engine]:
+    return PROCESSES[request.param]
 
 
 def _plan(
@@ -108,11 +119,13 @@ def test_an_answer_comes_after_its_start(engine: Engine, tmp_path: Path) -> None
         assert begun < ended
 
 
-def test_two_workers_share_the_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", list(PROCESSES))
+def test_two_workers_share_the_work(tmp_path: Path, name: str) -> None:
     ids = tuple(f"{index:02}" for index in range(40))
     log = tmp_path / "log"
     plan = _plan(tmp_path / "run", Rehearsal(seconds=0.1, log=log), RehearsalSource(ids))
-    events = _run(LocalEngine(("cpu", "cpu")), plan)
+    two = {"local": LocalEngine(("cpu", "cpu")), "ray": RayEngine(RayOptions(RAY, workers=2))}
+    events = _run(two[name], plan)
     assert sorted(_names(events, Done)) == list(ids)
     assert len({line.split()[1] for line in log.read_text().splitlines()}) == 2
 
@@ -193,36 +206,49 @@ def test_a_stop_finishes_what_is_in_hand_and_no_more(engine: Engine, tmp_path: P
 
 
 @pytest.mark.parametrize("fault", ["exit", "kill"])
-def test_an_image_that_kills_its_worker_is_quarantined(tmp_path: Path, fault: str) -> None:
+def test_an_image_that_kills_its_worker_is_quarantined(
+    make_engine: Callable[[float], Engine],
+    tmp_path: Path,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     ids = tuple(f"{index:02}" for index in range(8))
     log = tmp_path / "log"
     labeller = Rehearsal(faults={"03": fault}, log=log)
     root = tmp_path / "run"
-    events = _run(LocalEngine(("cpu",)), _plan(root, labeller, RehearsalSource(ids)))
+    engine = make_engine(600.0)
+    events = _run(engine, _plan(root, labeller, RehearsalSource(ids)))
     (quarantined,) = [event for event in events if isinstance(event, Quarantined)]
     assert quarantined.failure.image_id == "03"
     assert quarantined.failure.kind == "killed"
     expected = "code 9" if fault == "exit" else "SIGKILL"
-    assert expected in quarantined.failure.message
+    local = isinstance(engine, LocalEngine)
+    assert (expected if local else "died") in quarantined.failure.message
+    deaths = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(deaths) >= 2 and all("03" in death and "is replaced" in death for death in deaths)
     assert sorted(_names(events, Done)) == [name for name in ids if name != "03"]
     begun = [line.split()[0] for line in log.read_text().splitlines()]
     assert begun.count("03") == 2
 
 
-def test_an_image_that_kills_once_is_labelled(tmp_path: Path) -> None:
+def test_an_image_that_kills_once_is_labelled(
+    make_engine: Callable[[float], Engine], tmp_path: Path
+) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     labeller = Rehearsal(faults={"b": "kill"}, once=marks)
     root = tmp_path / "run"
-    events = _run(LocalEngine(("cpu",)), _plan(root, labeller, RehearsalSource()))
+    events = _run(make_engine(600.0), _plan(root, labeller, RehearsalSource()))
     assert sorted(_names(events, Done)) == ["a", "b", "c"]
     assert not _names(events, Quarantined)
 
 
-def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_ended(
+    make_engine: Callable[[float], Engine], tmp_path: Path
+) -> None:
     labeller = Rehearsal(faults={"b": "hang"})
     events = _run(
-        LocalEngine(("cpu",), image_timeout=1.0),
+        make_engine(1.0),
         _plan(tmp_path, labeller, RehearsalSource(("a", "b", "c", "d"))),
     )
     (quarantined,) = [event for event in events if isinstance(event, Quarantined)]
@@ -230,12 +256,11 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
     assert sorted(_names(events, Done)) == ["a", "c", "d"]
 
 
-def test_a_worker_that_dies_while_loading_is_given_up(tmp_path: Path) -> None:
+def test_a_worker_that_dies_while_loading_is_given_up(
+    make_engine: Callable[[float], Engine], tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match="while it loaded the networks, 3 times"):
-        _run(
-            LocalEngine(("cpu",)),
-            _plan(tmp_path, Rehearsal(loading="kill"), RehearsalSource()),
-        )
+        _run(make_engine(600.0), _plan(tmp_path, Rehearsal(loading="kill"), RehearsalSource()))
 
 
 def test_no_worker_outlives_its_coordinator(tmp_path: Path) -> None:

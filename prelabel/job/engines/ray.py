@@ -1,30 +1,40 @@
 """The engine of a cluster: Ray Core actors, one worker each, on a cluster that is already there.
 
-Retries belong to this driver, not to Ray: an actor that dies, with its node or alone, is replaced;
-the images it had in hand are tried once more, each alone, and what kills a second time is
-quarantined. Labels are written by the actors, so the run's folder must be one that all nodes see;
-the ledger stays with the driver.
+Retries belong to the supervision here, not to Ray: an actor that dies, with its node or alone, is
+replaced. Labels are written by the actors, so the run's folder must be one that all nodes see; the
+ledger stays with the driver.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import signal
+import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
 
-from prelabel.data import Failure
-from prelabel.errors import ConfigError, ModelError, PrelabelError
-from prelabel.job.protocol import Event, Labeller, Quarantined, Task, WorkerPlan
-from prelabel.job.worker import Worker
+from prelabel.errors import ConfigError
+from prelabel.job.engines.service import Service
+from prelabel.job.engines.supervision import Line, supervise
+from prelabel.job.protocol import Event, Task, WorkerPlan
 
 __all__ = ["RayEngine", "RayOptions"]
 
-_TICK = 0.5
-_DEATHS_WHILE_LOADING = 3
+_LISTENING = 10.0
+"""Seconds after which an actor without news answers all the same."""
+_GATHERING = 0.01
+"""Seconds that an actor with news waits for more, so that a call brings several."""
+_KNOCKING = 10.0
+"""Seconds in which the cluster's address has to answer."""
+_PATIENCE = 30.0
+"""Seconds after which it is told that actors find no place on the cluster."""
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -36,52 +46,27 @@ class RayOptions:
         address: of the cluster, as `ray.init` takes it; "auto" finds the one of this machine.
         workers: how many actors.
         cpus, gpus: what each of them reserves.
-        chunk: images per call.
-        image_timeout: seconds that an image may take before its actor counts as hung.
+        ahead: images that an actor is given beyond one batch.
+        image_timeout: seconds without a word from a busy actor, after which it counts as hung.
     """
 
     address: str = "auto"
     workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
-    chunk: int = 8
+    ahead: int = 4
     image_timeout: float = 600.0
 
 
-class _Actor:
-    """What runs on a node: a worker that labels a list of tasks per call."""
-
-    def __init__(self, plan: WorkerPlan, device: str) -> None:
-        self._plan = plan
-        self._labeller: Labeller = plan.make_labeller(device)
-
-    def ready(self) -> bool:
-        """Answered once the networks are loaded."""
-        return True
-
-    def label(self, tasks: Sequence[Task]) -> list[Event]:
-        """Label some images; their events, in order."""
-        events: list[Event] = []
-        Worker(self._plan, self._labeller, events.append).run(tasks)
-        return events
-
-
-@dataclass(eq=False)
-class _Handle:
-    """One actor and the calls it has not answered, oldest first."""
-
-    actor: Any
-    loading: Any
-    calls: deque[tuple[Any, list[Task]]] = field(default_factory=deque)
-    alone: bool = False
-    since: float = 0.0
-
-
 class RayEngine:
-    """An `Engine` of Ray actors."""
+    """An `Engine` of actors.
 
-    def __init__(self, options: RayOptions | None = None) -> None:
-        self.options = options or RayOptions()
+    Raises:
+        ConfigError: Ray is not installed, or no cluster answers.
+    """
+
+    def __init__(self, options: RayOptions) -> None:
+        self._options = options
 
     def run(
         self,
@@ -90,163 +75,186 @@ class RayEngine:
         handle: Callable[[Event], None],
         stopping: threading.Event,
     ) -> None:
-        """Label all tasks, in the order in which actors become free."""
-        if not tasks:
-            return
-        ray = _connect(self.options.address)
-        _Drive(ray, self.options, plan, tasks, handle, stopping).run()
+        """Label all tasks, in no particular order."""
+        if tasks:
+            crew = _Actors(_connect(self._options.address), self._options, plan)
+            supervise(crew, plan, tasks, handle, stopping)
 
 
 def _connect(address: str) -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            'engine ray needs the package ray; install it with: pip install "prelabel[ray]"'
-        ) from error
-    if not ray.is_initialized():
+    with _signals_kept():
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
+            import ray
+        except ImportError as error:
             raise ConfigError(
-                f"no Ray cluster answers at {address!r} ({error}); start one with `ray start "
-                "--head`, or name its address with --ray-address"
+                'engine ray needs the package ray; install it with: pip install "prelabel[ray]"'
             ) from error
+        if not ray.is_initialized():
+            try:
+                _knock(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
+                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"no Ray cluster answers at {address!r} ({error}); start one with `ray start "
+                    "--head`, or name its address with --ray-address"
+                ) from error
     return ray
 
 
-class _Drive:
-    """One run of the engine."""
+def _knock(address: str) -> None:
+    """Raise OSError where nobody is at host:port; Ray itself would try for minutes."""
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"{address} is for Ray's client; run this on a node of the cluster, and give the "
+            "host:port that `ray start` shows"
+        )
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCKING).close()
 
-    def __init__(
-        self,
-        ray: Any,
-        options: RayOptions,
-        plan: WorkerPlan,
-        tasks: Sequence[Task],
-        handle: Callable[[Event], None],
-        stopping: threading.Event,
-    ) -> None:
-        self._ray, self._options, self._handle_event = ray, options, handle
-        self._stopping = stopping
-        self._waiting, self._suspects = deque(tasks), deque[Task]()
-        self._handles: list[_Handle] = []
-        self._deaths_while_loading = 0
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself; what it means here is for the run to decide."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --- on the nodes -------------------------------------------------------------------------------
+
+
+class _Actor:
+    """What runs on a node: a worker, and two calls that do not wait for each other."""
+
+    def __init__(self, plan: WorkerPlan, device: str) -> None:
+        self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._left = threading.Event()
+        self._service = Service(plan, self._events.put)
+        threading.Thread(target=self._serve, args=(device,), daemon=True).start()
+
+    def _serve(self, device: str) -> None:
+        try:
+            self._service.run(device)
+        except BaseException:
+            traceback.print_exc()  # into Ray's log of this actor
+            os._exit(1)
+        self._left.set()
+
+    def tell(self, message: object) -> None:
+        """A task, or what else a `Service` is told."""
+        self._service.tell(message)
+
+    def listen(self) -> list[object]:
+        """What there is to say. Raises EOFError: nothing more, for good."""
+        last = self._left.is_set()
+        try:
+            found = [self._events.get(timeout=0.0 if last else _LISTENING)]
+        except queue.Empty:
+            if last:
+                raise EOFError from None
+            return []
+        time.sleep(_GATHERING)
+        while not self._events.empty():
+            found.append(self._events.get())
+        return found
+
+
+# --- at the driver ------------------------------------------------------------------------------
+
+
+class _Actors:
+    """The `Crew` of one run."""
+
+    hears_all = False
+    """What an actor has not answered before it dies is lost."""
+
+    def __init__(self, ray: Any, options: RayOptions, plan: WorkerPlan) -> None:
+        self._ray, self._options = ray, options
+        self.places = ("cuda" if options.gpus else "cpu",) * options.workers
+        self.image_timeout, self.ahead = options.image_timeout, options.ahead
         self._plan = ray.put(plan)
         # Never restarted or retried behind the driver's back.
-        self._actor_class = ray.remote(
-            max_restarts=0, max_task_retries=0, num_cpus=options.cpus, num_gpus=options.gpus
+        self._class = ray.remote(
+            max_restarts=0,
+            max_task_retries=0,
+            num_cpus=options.cpus,
+            num_gpus=options.gpus,
+            concurrency_groups={"tell": 1, "listen": 1},
         )(_Actor)
+        self._told = False
 
-    def run(self) -> None:
+    def start(self, plan: WorkerPlan, place: str) -> Line:
+        """A new actor, wherever there is room; `plan` lies in Ray's store already."""
+        return _ActorLine(self._ray, self._class.remote(self._plan, place))
+
+    def wait(self, lines: Sequence[Line], seconds: float) -> Sequence[Line]:
+        """Those whose call has been answered, or never will be."""
+        listening = {line.listening: line for line in cast("Sequence[_ActorLine]", lines)}
+        calls = list(listening)
+        ready, _ = self._ray.wait(calls, num_returns=1, timeout=seconds)
+        if ready:
+            ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
+        self._tell_of_waiting(list(listening.values()))
+        return [listening[call] for call in ready]
+
+    def _tell_of_waiting(self, lines: list[_ActorLine]) -> None:
+        late = time.monotonic() - _PATIENCE
+        waiting = sum(not line.answered and line.begun < late for line in lines)
+        if waiting and not self._told:
+            self._told = True
+            _LOGGER.warning(
+                "%d of %d Ray workers have not come up within %.0f s; does the cluster have %g CPUs"
+                " and %g GPUs to spare for each? The others work meanwhile",
+                *(waiting, len(lines), _PATIENCE, self._options.cpus, self._options.gpus),
+            )
+
+
+class _ActorLine:
+    """A `Line` to an actor."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+        self._tell = actor.tell.options(concurrency_group="tell")
+        self._listen = actor.listen.options(concurrency_group="listen")
+        self.listening = self._listen.remote()
+        self.begun, self.answered = time.monotonic(), False
+        self._end = "has left"
+
+    def send(self, message: object) -> None:
+        if message is not None:  # nobody waits for an actor without work, `leave` ends it
+            self._tell.remote(message)
+
+    def receive(self) -> Sequence[object]:
         try:
-            count = min(self._options.workers, -(-len(self._waiting) // self._options.chunk))
-            self._handles = [self._start() for _ in range(count)]
-            while self._goes_on():
-                self._feed()
-                self._listen()
-                self._watch()
-        finally:
-            for handle in self._handles:
-                self._ray.kill(handle.actor)
-
-    def _start(self) -> _Handle:
-        device = "cuda" if self._options.gpus else "cpu"
-        actor = self._actor_class.remote(self._plan, device)
-        return _Handle(actor, actor.ready.remote())
-
-    def _goes_on(self) -> bool:
-        if any(handle.calls for handle in self._handles):
-            return True
-        return not self._stopping.is_set() and bool(self._waiting or self._suspects)
-
-    # --- work out -------------------------------------------------------------------------------
-
-    def _feed(self) -> None:
-        for handle in self._handles:
-            if self._stopping.is_set() or handle.loading is not None or handle.alone:
-                continue
-            if self._suspects and not handle.calls:
-                handle.alone = True
-                self._call(handle, [self._suspects.popleft()])
-            # A second call waits at the actor, so that it need not wait for the driver.
-            while self._waiting and len(handle.calls) < 2 and not handle.alone:
-                count = min(self._options.chunk, len(self._waiting))
-                self._call(handle, [self._waiting.popleft() for _ in range(count)])
-
-    def _call(self, handle: _Handle, tasks: list[Task]) -> None:
-        if not handle.calls:
-            handle.since = time.monotonic()
-        handle.calls.append((handle.actor.label.remote(tasks), tasks))
-
-    # --- answers in -----------------------------------------------------------------------------
-
-    def _listen(self) -> None:
-        awaited: dict[Any, _Handle] = {}
-        for handle in self._handles:
-            if handle.loading is not None:
-                awaited[handle.loading] = handle
-            elif handle.calls:
-                awaited[handle.calls[0][0]] = handle
-        ready, _ = self._ray.wait(list(awaited), num_returns=1, timeout=_TICK)
-        for reference in ready:
-            self._take(awaited[reference], reference)
-
-    def _take(self, handle: _Handle, reference: Any) -> None:
-        try:
-            answer = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            raise _cause(error) from error
+            found: list[object] = self._ray.get(self.listening)
         except self._ray.exceptions.RayActorError as error:
-            self._bury(handle, error)
-            return
-        if handle.loading is not None:
-            handle.loading, self._deaths_while_loading = None, 0
-            return
-        handle.calls.popleft()
-        handle.alone, handle.since = False, time.monotonic()
-        for event in answer:
-            self._handle_event(event)
+            self._end = f"died ({_reason(error)})"
+            raise EOFError from error
+        self.answered = True
+        self.listening = self._listen.remote()
+        return found
 
-    # --- deaths ---------------------------------------------------------------------------------
+    def kill(self) -> None:
+        self._ray.kill(self._actor)
 
-    def _watch(self) -> None:
-        for handle in self._handles:
-            if handle.calls:
-                allowed = self._options.image_timeout * len(handle.calls[0][1])
-                if time.monotonic() - handle.since > allowed:
-                    self._ray.kill(handle.actor)
-                    handle.since = time.monotonic()
+    def bury(self) -> str:
+        self._ray.kill(self._actor)
+        return self._end
 
-    def _bury(self, handle: _Handle, error: Exception) -> None:
-        _LOGGER.warning("a Ray worker died and is replaced: %s", str(error).splitlines()[0])
-        self._handles.remove(handle)
-        if handle.loading is not None:
-            self._deaths_while_loading += 1
-            if self._deaths_while_loading >= _DEATHS_WHILE_LOADING:
-                raise ModelError(
-                    f"Ray workers died {_DEATHS_WHILE_LOADING} times while they loaded the "
-                    f"networks; is there enough memory on the nodes? ({error})"
-                ) from error
-        for index, (_, tasks) in reversed(list(enumerate(handle.calls))):
-            if handle.alone:
-                self._quarantine(tasks[0])
-            elif index == 0:
-                self._suspects.extendleft(reversed(tasks))
-            else:
-                self._waiting.extendleft(reversed(tasks))
-        if self._waiting or self._suspects:
-            self._handles.append(self._start())
-
-    def _quarantine(self, task: Task) -> None:
-        image_id = task.record.image_id
-        message = f"{image_id}: its Ray worker died or hung over it, by itself too"
-        self._handle_event(Quarantined(Failure(image_id, "label", "killed", message), task.stamp))
+    def leave(self, *, busy: bool) -> None:
+        del busy
+        self._ray.kill(self._actor)
 
 
-def _cause(error: Any) -> Exception:
-    """What a worker raised, as itself where it is one of ours."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, PrelabelError):
-        return cause
-    return RuntimeError(f"a Ray worker failed: {error}")
+def _reason(error: Exception) -> str:
+    """Of Ray's long words on a death, those that say what of."""
+    text = " ".join(str(error).split())
+    _, marker, reason = text.partition("The actor is dead because ")
+    return (reason if marker else text)[:200]
