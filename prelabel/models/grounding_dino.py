@@ -20,6 +20,7 @@ from prelabel.data import Category, Detections, Frame, Ontology
 from prelabel.errors import ModelError
 from prelabel.models.batches import Batches
 from prelabel.models.candidates import DetectorOptions, choose_detections
+from prelabel.models.deformable import sample_in_parts
 from prelabel.models.grounding_evidence import (
     QueryEvidence,
     gather_evidence,
@@ -85,6 +86,8 @@ class GroundingDino:
         self._recipe = Recipe.of(self._processor)
         self._network = load_network(getattr(transformers, self.network), folder, device)
         self._device = device
+        if device == "cpu":
+            sample_in_parts(self._network)
         texts = remember(self._network.model.text_backbone, _ids_key)
         asked = Arithmetic.of(device, self.options.precision)
         self._arithmetic = gate(asked, self._probe, _GATE, "the detector")

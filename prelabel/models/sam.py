@@ -31,6 +31,7 @@ from prelabel.models.mask_grid import (
 from prelabel.models.precision import Arithmetic, gate, probe_pixels
 from prelabel.models.preprocess import Recipe, fast_pixels, longest_side
 from prelabel.models.roles import Embedding, MaskLogits, Prompts
+from prelabel.models.sam_encoder import arrange_for_cpu
 from prelabel.models.weights import NetworkOptions, find_weights, load_network, quiet_transformers
 
 if TYPE_CHECKING:
@@ -119,7 +120,10 @@ class Sam:
             self._processor = SamImageProcessorPil.from_pretrained(folder, local_files_only=True)
         self._recipe = Recipe.of(self._processor)
         self._layers = self._network.vision_encoder.layers
-        self._side = int(self._network.config.vision_config.image_size)
+        config = self._network.config.vision_config
+        self._side = int(config.image_size)
+        if self._device == "cpu" and config.use_rel_pos and not self.options.compile:
+            arrange_for_cpu(self._layers)
 
     def _loaded(self) -> Any:
         if self._network is None:
