@@ -20,6 +20,7 @@ from prelabel.cache.segmenter import CachedSegmenter
 from prelabel.config import Config, load_config
 from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, StuffScores, Trace
 from prelabel.errors import ConfigError, ImageError
+from prelabel.hand import at_stage
 from prelabel.images import decode
 from prelabel.models.registry import create_detector, create_segmenter, create_stuff_scorer
 from prelabel.models.roles import Detected, Embedding
@@ -179,7 +180,8 @@ class _Clock:
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with at_stage(stage):
+                yield
         except BaseException as error:
             # Read by the job, which tells the stage of each failure.
             error.add_note(f"stage: {stage}")

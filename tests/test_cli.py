@@ -100,8 +100,11 @@ def test_run_export_evaluate(
 def test_json_is_all_there_is_on_stdout(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _call("run", config, "--json", "--limit", 1) == 0
     events = _events(capsys)
-    assert [event["event"] for event in events] == ["started", "done", "summary"]
-    assert events[1] == {"event": "done", "image_id": "a.png", "segments": 3}
+    assert [event["event"] for event in events] == ["started", "begun", "done", "summary"]
+    assert events[1]["loading_seconds"] > 0
+    seconds = events[2].pop("seconds")
+    assert events[2] == {"event": "done", "image_id": "a.png", "segments": 3}
+    assert {"read", "detect", "segment", "score", "refine", "merge", "write"} == set(seconds)
     summary = events[-1]
     assert (summary["total"], summary["done"], summary["failed"]) == (1, 1, 0)
     assert _call("run", config, "--json") == 0
@@ -347,7 +350,7 @@ def test_what_failed_is_tried_again_on_request(
     inline = ("run", config, "--engine", "inline", "--json")
     assert _call(*inline) == 3
     capsys.readouterr()
-    told = [["started", "summary"], ["started", "failed", "summary"]]
+    told = [["started", "summary"], ["started", "begun", "failed", "summary"]]
     for more, expected in zip(((), ("--retry", "failed")), told, strict=True):
         assert _call(*inline, *more) == 3
         events = _events(capsys)

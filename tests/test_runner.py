@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from prelabel.job.engines.inline import InlineEngine
 from prelabel.job.ledger import LEDGER_NAME, Ledger, Row
 from prelabel.job.lock import locked
 from prelabel.job.progress import Progress
-from prelabel.job.protocol import WorkerOptions, WorkerPlan
+from prelabel.job.protocol import Remark, WorkerOptions, WorkerPlan
 from prelabel.job.rehearsal import Rehearsal, RehearsalSource, Rehearsed
 from prelabel.job.repair import repair_run
 from prelabel.job.runner import JobOptions, run_job
@@ -54,7 +54,11 @@ class Recorder:
     def started(self, total: int) -> None:
         self.events.append(total)
 
-    def done(self, record: ImageRecord, segments: int) -> None:
+    def begun(self, seconds: float) -> None:
+        assert seconds > 0
+
+    def done(self, record: ImageRecord, segments: int, seconds: Mapping[str, float]) -> None:
+        assert {"read", "write"} < set(seconds)
         self.events.append(("done", record.image_id, segments))
 
     def failed(self, failure: Failure) -> None:
@@ -68,6 +72,9 @@ class Recorder:
 
     def failed_before(self, failure: Failure) -> None:
         self.events.append(("failed before", failure.image_id))
+
+    def remarked(self, remark: Remark) -> None:
+        self.events.append(("remarked", str(remark)))
 
     def stopping(self) -> None:
         self.events.append("stopping")
@@ -439,9 +446,32 @@ def test_a_run_may_stand_in_another_thread(tmp_path: Path) -> None:
 
 
 def test_rate_and_time_left() -> None:
-    progress = Progress(10, start=100.0)
-    assert (progress.rate(100.0), progress.seconds_left(100.0)) == (0.0, None)
-    progress.done, progress.failed, progress.skipped = 3, 1, 4
-    assert progress.seen == 8
-    assert progress.rate(102.0) == 2.0
-    assert progress.seconds_left(102.0) == 1.0
+    now = [100.0]
+    progress = Progress(10, lambda: now[0])
+    progress.skipped = 4
+    now[0] = 150.0  # loading, which does not count
+    progress.begin()
+    assert (progress.rate(), progress.seconds_left(), progress.seconds_each()) == (0.0, None, {})
+    for second, stages in ((151, {"read": 0.25}), (152, None), (153, {"read": 0.75})):
+        now[0] = float(second)
+        progress.count(stages)
+    assert (progress.seen, progress.done, progress.failed) == (7, 2, 1)
+    assert (progress.rate(), progress.seconds_left()) == (1.0, 3.0)
+    assert progress.seconds_each() == {"read": 0.5}
+
+
+def test_the_rate_follows_a_run_that_becomes_slower() -> None:
+    now = [0.0]
+    progress = Progress(3000, lambda: now[0])
+    for _ in range(2000):
+        now[0] += 0.1
+        progress.count({})
+    assert progress.rate() == pytest.approx(10.0, rel=0.01)
+    for _ in range(12):
+        now[0] += 30.0
+        progress.count({})
+    # The last ten, although they took longer than a minute.
+    assert progress.rate() == pytest.approx(1 / 30)
+    assert progress.seconds_left() == pytest.approx((3000 - 2012) * 30)
+    now[0] += 300.0
+    assert progress.rate() == pytest.approx(10 / 600)

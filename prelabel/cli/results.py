@@ -37,6 +37,9 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
         if count:
             rows.append((f"images {name}", str(count)))
     rows.append(("segments", str(summary.segments)))
+    if summary.done:
+        rows.append(("images per second", f"{summary.images_per_second:.2f}"))
+        rows.append(("seconds: loading", f"{summary.loading_seconds:.2f}"))
     rows += [(f"seconds: {stage}", f"{value:.2f}") for stage, value in summary.seconds.items()]
     rows.append(("seconds: all", f"{summary.wall_seconds:.2f}"))
     if summary.peak_memory_mb is not None:

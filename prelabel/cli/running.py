@@ -13,6 +13,7 @@ from prelabel import __version__
 from prelabel.cli import console
 from prelabel.cli.connect import open_sink, open_source
 from prelabel.cli.results import show_summary
+from prelabel.cli.watching import EventLines, RunDisplay
 from prelabel.config import Config, dump_config, load_config
 from prelabel.errors import ConfigError
 from prelabel.job.engines.devices import worker_devices
@@ -81,7 +82,7 @@ def run_command(request: RunRequest, *, as_json: bool) -> int:
             f"source and out are the same folder, {config.out}; labels beside images would be read "
             "as images: choose another --out"
         )
-    display = console.EventLines() if as_json else None
+    display = EventLines() if as_json else None
     summary = label_source(config, open_source(config.source), request.job, display)
     if as_json:
         console.show_event("summary", {"out": config.out} | summary.to_json())
@@ -143,7 +144,7 @@ def label_source(
     )
     if observer is not None:
         return run_job(_engine(config, job), plan, what, observer)
-    with console.RunDisplay() as display:
+    with RunDisplay() as display:
         return run_job(_engine(config, job), plan, what, display)
 
 
@@ -166,8 +167,6 @@ def _engine(config: Config, job: JobRequest) -> Engine:
 
 def _load_pipeline(config: Config, since: float, device: str) -> Labeller:
     """In the worker's process: the networks, ready; those behind the cache when they are needed."""
-    console.set_up_logging()
-
     from prelabel.cache import open_cache
     from prelabel.pipeline import Pipeline
 

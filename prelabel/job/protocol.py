@@ -1,8 +1,8 @@
 """What a coordinator and its workers say to each other, whatever engine is between them.
 
 A worker gets tasks and answers with events, per image: `Started`, then one of `Done`, `Failed` or
-`Quarantined`. `Broken` says that the output refuses: it ends the run, since every image would fail
-in the same way. All of it is picklable.
+`Quarantined`; a `Remark` is what it logs on the way. `Broken` says that the output refuses: it ends
+the run, since every image would fail in the same way. All of it is picklable.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "LabelledImage",
     "Labeller",
     "Quarantined",
+    "Remark",
     "Started",
     "Task",
     "WorkerOptions",
@@ -149,7 +150,30 @@ class Broken:
     filename: str
 
 
-Event: TypeAlias = Started | Done | Failed | Quarantined | Broken
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What was logged: a warning that is no failure.
+
+    Attributes:
+        image_id: of the image, or the images of a batch, that it was said over; "" for none.
+        stage: that it was said in, or "".
+        level: "warning" or "error".
+        text: of it.
+    """
+
+    image_id: str
+    stage: str
+    level: str
+    text: str
+
+    def __str__(self) -> str:
+        # Many texts name their image already.
+        image = "" if self.image_id in self.text else self.image_id
+        where = ", ".join(part for part in (image, self.stage) if part)
+        return f"{self.text} ({where})" if where else self.text
+
+
+Event: TypeAlias = Started | Done | Failed | Quarantined | Broken | Remark
 
 
 class Engine(Protocol):

@@ -28,14 +28,17 @@ from prelabel.job.protocol import (
     Event,
     Failed,
     Quarantined,
+    Remark,
     Started,
     Task,
     WorkerPlan,
 )
+from prelabel.job.remarks import RunLog, remarks
 from prelabel.job.repair import adopt, rows_from_labels
 from prelabel.job.shards import Shard
 from prelabel.job.store import LabelStore
 from prelabel.job.summary import Summary, Tally, write_summary
+from prelabel.redaction import redact
 
 __all__ = ["JobOptions", "run_job"]
 
@@ -171,18 +174,22 @@ class _Run:
     ) -> None:
         self._engine, self._plan, self._options = engine, plan, options
         self._ledger, self._observer = ledger, observer
+        self._log = RunLog(plan.root)
 
     def go(self, work: Plan) -> Summary:
         write_atomically(self._plan.root / "config.yaml", self._options.config_yaml.encode())
         tally = self._begin(work)
-        self._records = {task.record.image_id: task.record for task in work.todo}
+        self._open = {task.record.image_id: task.record for task in work.todo}
         try:
-            with interrupts(self._observer) as stopping:
+            with interrupts(self._observer) as stopping, remarks(self._remark):
                 self._engine.run(self._plan, work.todo, self._handler(tally), stopping)
                 tally.interrupted = stopping.is_set() and tally.summary().todo > 0
             self._ledger.flush()
+            if self._open and not stopping.is_set():
+                raise RuntimeError(f"the engine gave no answer for {sorted(self._open)[:5]}")
         except BaseException as error:
             tally.interrupted = isinstance(error, KeyboardInterrupt)
+            self._log.write("error", f"ended by {type(error).__name__}: {redact(str(error))}")
             # On a full disk these fail as well; then the first error is the one to be seen.
             with suppress(OSError):
                 self._ledger.flush()
@@ -191,7 +198,12 @@ class _Run:
             raise
         summary = tally.summary()
         write_summary(self._plan.root, summary)
+        self._log.write("info", f"{'interrupted' if summary.interrupted else 'through'}: {summary}")
         return summary
+
+    def _remark(self, remark: Remark) -> None:
+        self._log.write(remark.level, str(remark))
+        self._observer.remarked(remark)
 
     def _begin(self, work: Plan) -> Tally:
         tally = Tally(work.total)
@@ -199,6 +211,10 @@ class _Run:
         tally.failed, tally.quarantined = len(work.failed), len(work.quarantined)
         tally.failures += [*work.failed, *work.quarantined]
         self._observer.started(work.total)
+        made = self._plan.options
+        self._log.write(
+            "info", f"{made.tool}, {made.fingerprint[:12]}: {len(work.todo)} of {work.total} to do"
+        )
         for record in work.skipped:
             self._observer.skipped(record)
         for failure in (*work.failed, *work.quarantined):
@@ -208,17 +224,24 @@ class _Run:
     def _handler(self, tally: Tally) -> Callable[[Event], None]:
         def handle(event: Event) -> None:
             if isinstance(event, Done):
-                self._done(event, tally)
+                # Only the first answer counts, whoever else comes with one.
+                if record := self._open.pop(event.image_id, None):
+                    self._done(event, record, tally)
             elif isinstance(event, (Failed, Quarantined)):
-                self._failed(event, tally)
+                if self._open.pop(event.failure.image_id, None):
+                    self._failed(event, tally)
             elif isinstance(event, Broken):
                 raise OSError(event.number, event.reason, event.filename)
             elif isinstance(event, Started):
+                if tally.loaded():
+                    self._observer.begun(tally.loading_seconds)
                 self._ledger.flush_if_due()
+            else:
+                self._remark(event)
 
         return handle
 
-    def _done(self, event: Done, tally: Tally) -> None:
+    def _done(self, event: Done, record: ImageRecord, tally: Tally) -> None:
         explained = self._plan.options.explain
         self._ledger.mark(
             event.image_id, Row("done", event.stamp, explained, segments=event.segments)
@@ -226,7 +249,7 @@ class _Run:
         tally.done += 1
         tally.segments += event.segments
         tally.add_seconds(event.seconds)
-        self._observer.done(self._records[event.image_id], event.segments)
+        self._observer.done(record, event.segments, event.seconds)
 
     def _failed(self, event: Failed | Quarantined, tally: Tally) -> None:
         failure = event.failure
@@ -242,6 +265,9 @@ class _Run:
             ),
         )
         tally.failures.append(failure)
+        self._log.write(
+            status, f"{failure.image_id} ({failure.stage}, {failure.kind}): {failure.message}"
+        )
         if status == "failed":
             tally.failed += 1
             self._observer.failed(failure)

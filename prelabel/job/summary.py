@@ -18,6 +18,7 @@ from prelabel.files import write_atomically
 __all__ = ["Summary", "Tally", "write_summary"]
 
 _MOST_ERRORS = 10
+_COUNTS = ("done", "skipped", "failed", "quarantined", "todo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Summary:
         skipped: labelled before in the same way.
         segments: in the labels made now.
         seconds: wall-clock per stage, added up over workers, with "read" and "write".
-        wall_seconds: of the whole loop.
+        wall_seconds: of the whole loop, with loading.
+        loading_seconds: of it until the first image was begun.
         failures: one per failed or quarantined image.
         peak_memory_mb: most memory that one process held, MiB; None where no system tells.
         interrupted: whether a signal ended it.
@@ -46,6 +48,7 @@ class Summary:
     segments: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     wall_seconds: float = 0.0
+    loading_seconds: float = 0.0
     failures: tuple[Failure, ...] = ()
     peak_memory_mb: float | None = None
     interrupted: bool = False
@@ -70,9 +73,19 @@ class Summary:
         document = dataclasses.asdict(self) | {"todo": self.todo, "errors": self.errors}
         document["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
         document["wall_seconds"] = round(self.wall_seconds, 3)
-        rate = self.done / self.wall_seconds if self.wall_seconds else 0.0
-        document["images_per_second"] = round(rate, 3)
+        document["loading_seconds"] = round(self.loading_seconds, 3)
+        document["images_per_second"] = round(self.images_per_second, 3)
         return document
+
+    @property
+    def images_per_second(self) -> float:
+        """Labels made now per second after loading."""
+        seconds = self.wall_seconds - self.loading_seconds
+        return self.done / seconds if seconds > 0 else 0.0
+
+    def __str__(self) -> str:
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 class Tally:
@@ -84,7 +97,15 @@ class Tally:
         self.failures: list[Failure] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.interrupted = False
+        self.loading_seconds = 0.0
         self._start = time.perf_counter()
+
+    def loaded(self) -> bool:
+        """The first image is in hand; False where that is known already."""
+        if self.loading_seconds:
+            return False
+        self.loading_seconds = time.perf_counter() - self._start
+        return True
 
     def add_seconds(self, seconds: Mapping[str, float]) -> None:
         """Add one image's stages."""
@@ -102,6 +123,7 @@ class Tally:
             segments=self.segments,
             seconds=dict(self.seconds),
             wall_seconds=time.perf_counter() - self._start,
+            loading_seconds=self.loading_seconds,
             failures=tuple(self.failures),
             peak_memory_mb=_peak_memory_mb(),
             interrupted=self.interrupted,

@@ -7,7 +7,6 @@ in the caller's thread. Both queues are bounded by bytes, so memory stays flat o
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from prelabel.data import Failure, Frame, ImageRecord, image_key
 from prelabel.errors import ImageError, LoadError
 from prelabel.files import file_sha256
+from prelabel.hand import at_stage, over_image
 from prelabel.job.protocol import (
     Broken,
     Done,
@@ -30,10 +30,10 @@ from prelabel.job.protocol import (
 )
 from prelabel.job.queues import ByteQueue, Closed
 from prelabel.job.store import LabelStore, Provenance
+from prelabel.redaction import redact
 
 __all__ = ["Worker"]
 
-_LOGGER = logging.getLogger(__name__)
 _PATIENCE = 0.05
 """Seconds that a batch waits for another image, before it goes as it is."""
 
@@ -137,7 +137,8 @@ class Worker:
                 self._emit(Started(task.record.image_id))
                 start = time.perf_counter()
                 try:
-                    frame = self._plan.source.read(task.record)
+                    with over_image(task.record.image_id), at_stage("read"):
+                        frame = self._plan.source.read(task.record)
                 except Exception as error:  # the boundary: whatever one image does, others go on
                     self._fail(task, error)
                     continue
@@ -163,9 +164,10 @@ class Worker:
     def _label(self, batch: Sequence[_Read]) -> None:
         """Label a batch; where that fails, each image by itself, so that only the bad one fails."""
         try:
-            results = self._labeller.run(
-                [read.frame for read in batch], explain=self._plan.options.explain
-            )
+            with over_image(", ".join(read.task.record.image_id for read in batch)):
+                results = self._labeller.run(
+                    [read.frame for read in batch], explain=self._plan.options.explain
+                )
         except LoadError:
             raise  # no image is to blame, and the next would fare no better
         except Exception as error:  # the same boundary
@@ -180,7 +182,6 @@ class Worker:
             self._labels.put(made, made.size)
 
     def _fail(self, task: Task, error: Exception) -> None:
-        _LOGGER.debug("%s failed", task.record.image_id, exc_info=error)
         self._emit(Failed(_failure(task.record, error), task.stamp))
 
     # --- behind the networks --------------------------------------------------------------------
@@ -228,9 +229,10 @@ def _source_sha256(record: ImageRecord) -> str:
 
 def _failure(record: ImageRecord, error: Exception) -> Failure:
     if isinstance(error, ImageError):
-        return Failure(record.image_id, "decode", error.kind, str(error))
+        return Failure(record.image_id, "decode", error.kind, str(redact(str(error))))
     kind = "memory" if isinstance(error, MemoryError) else type(error).__name__
     # The pipeline notes on its errors in which stage they rose.
     notes = [note.removeprefix("stage: ") for note in getattr(error, "__notes__", ())]
     stage = notes[0] if notes else "label"
-    return Failure(record.image_id, stage, kind, f"{record.image_id}: {error or kind}")
+    message = redact(f"{record.image_id}: {error or kind}")
+    return Failure(record.image_id, stage, kind, str(message))

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Counts(Silence):
         self.bad: list[Failure] = []
         self.enough = threading.Event()
 
-    def done(self, record: ImageRecord, segments: int) -> None:
+    def done(self, record: ImageRecord, segments: int, seconds: Mapping[str, float]) -> None:
         self.done_[record.image_id] += 1
         if self.done_.total() == 30:
             self.enough.set()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from prelabel.job.protocol import Event, Task, WorkerPlan
+from prelabel.job.remarks import remarks
 from prelabel.job.worker import Worker
 
 __all__ = ["InlineEngine"]
@@ -27,16 +28,21 @@ class InlineEngine:
     ) -> None:
         """Label all tasks, in order."""
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        worker = Worker(plan, plan.make_labeller(self._device), events.put)
 
         def drain() -> None:
-            if stopping.is_set():
-                worker.halt()
             while not events.empty():
                 handle(events.get())
 
         try:
-            worker.run(_until(stopping, tasks), drain)
+            with remarks(events.put):
+                worker = Worker(plan, plan.make_labeller(self._device), events.put)
+
+                def between() -> None:
+                    if stopping.is_set():
+                        worker.halt()
+                    drain()
+
+                worker.run(_until(stopping, tasks), between)
         finally:
             # After an interrupt too: what is on disk belongs into the ledger.
             drain()

@@ -13,6 +13,7 @@ from typing import Any
 
 from prelabel.errors import LoadError, ModelError
 from prelabel.job.protocol import Event, Task, WorkerPlan
+from prelabel.job.remarks import remarks
 from prelabel.job.worker import Worker
 
 __all__ = ["HALT", "LoadFailed", "Ready", "Service", "child_main", "portable"]
@@ -62,6 +63,10 @@ class Service:
 
     def run(self, device: str) -> None:
         """Load, say so, and label what is told until there is no more."""
+        with remarks(self._emit):
+            self._work(device)
+
+    def _work(self, device: str) -> None:
         try:
             worker = Worker(self._plan, self._plan.make_labeller(device), self._emit)
         except Exception as error:
