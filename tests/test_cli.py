@@ -26,6 +26,7 @@ from prelabel.cli.app import app
 from prelabel.coco import read_panoptic
 from prelabel.config import Config, build_config
 from prelabel.data import Failure
+from prelabel.errors import ConnectorError
 from prelabel.job.ledger import Ledger
 from prelabel.job.lock import locked
 from prelabel.job.runner import Summary
@@ -494,6 +495,9 @@ def _pairs(run: Path) -> list[Path]:
     [
         (OSError(28, "No space left on device", "/x/y"), 7, "cannot write /x/y: No space left"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (ConnectorError("the server is busy", retryable=True), 5, "error: the server is busy"),
+        (ConnectorError("the key is refused", kind="denied"), 7, "error: the key is refused"),
+        (ConnectorError("no such dataset", kind="gone"), 2, "error: no such dataset"),
     ],
 )
 def test_errors_of_other_kinds(

@@ -1,4 +1,4 @@
-"""One run of the pipeline in a process of its own, with or without the stage cache, timed.
+"""One run in a process of its own, with or without the stage cache, timed.
 
     python -m prelabel.bench.rerun REQUEST
 
@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from prelabel.bench.fed import Counted, FedDetector, FedScorer, FedSegmenter
 from prelabel.bench.workload import SIZE, Workload, build_workload
-from prelabel.data import StuffScores
+from prelabel.cache import StageCache
+from prelabel.cache.networks import CachedDetector, CachedStuffScorer
+from prelabel.cache.segmenter import CachedSegmenter
+from prelabel.config import Config, load_config
+from prelabel.data import Frame, ImageRecord, StuffScores
+from prelabel.images import decode
+from prelabel.job.engines.inline import InlineEngine
+from prelabel.job.progress import Silence
+from prelabel.job.protocol import WorkerOptions, WorkerPlan
+from prelabel.job.runner import JobOptions, run_job
+from prelabel.job.store import LabelMeta, list_labels
+from prelabel.pipeline import Pipeline
 
 __all__ = ["Request", "measure", "write_pictures"]
 
@@ -36,6 +49,7 @@ class Request:
         config: a file that names the architectures.
         pictures: a folder of images.
         classes: kinds of stuff, one component each.
+        out: the run's folder.
         cache: the cache's folder, or None for none.
         overrides: as after `--set`, among them where the weights are.
     """
@@ -43,6 +57,7 @@ class Request:
     config: str
     pictures: str
     classes: int
+    out: str
     cache: str | None = None
     overrides: tuple[str, ...] = ()
 
@@ -73,60 +88,94 @@ def ramped(work: Workload) -> Workload:
 def measure(request: Request) -> dict[str, Any]:
     """Seconds to load and to label, of this machine's clock and of its processors; what came of it.
 
-    On a machine that does other work too, only the processors' seconds can be compared.
+    It is a job as of `prelabel run --engine inline`, with ledger, labels and all. On a machine that
+    does other work too, only the processors' seconds can be compared.
     """
-    from prelabel.images import decode
+    start = _Times()
+    opened: list[StageCache | None] = []
+    config = _config(request)
 
-    start, start_cpu = time.perf_counter(), time.process_time()
-    pipeline, cache = _pipeline(request)
-    pipeline.config.fingerprint("merge")  # as every job does, which reads the weights
-    pipeline.load()
-    loaded, loaded_cpu = time.perf_counter(), time.process_time()
-    stages, labels = dict[str, float](), []
-    for record in _records(Path(request.pictures)):
-        (found,) = pipeline.run([decode(Path(record.uri), record)], explain=False)
-        for stage, seconds in found.seconds.items():
-            stages[stage] = stages.get(stage, 0.0) + seconds
-        digest = hashlib.sha256(found.label.id_map.tobytes())
-        digest.update(repr(found.label.segments).encode())
-        labels.append(digest.hexdigest())
+    def load(device: str) -> Pipeline:
+        pipeline, cache = _pipeline(config, request.cache, device)
+        opened.append(cache)
+        return pipeline.load()
+
+    # As every run does, which reads the weights.
+    made = WorkerOptions("prelabel bench", config.fingerprint("merge"))
+    plan = WorkerPlan(load, _Pictures(Path(request.pictures)), Path(request.out), made)
+    watch = _Watch()
+    summary = run_job(InlineEngine("cpu"), plan, JobOptions(fresh=True), watch)
+    end = _Times()
+    cache = opened[0]
     return {
-        "load_s": loaded - start,
-        "load_cpu_s": loaded_cpu - start_cpu,
-        "label_s": time.perf_counter() - loaded,
-        "label_cpu_s": time.process_time() - loaded_cpu,
-        "stages_s": stages,
-        "labels": labels,
+        "load_s": watch.loaded.wall - start.wall,
+        "load_cpu_s": watch.loaded.cpu - start.cpu,
+        "label_s": end.wall - watch.loaded.wall,
+        "label_cpu_s": end.cpu - watch.loaded.cpu,
+        "stages_s": dict(summary.seconds),
+        "labels": [_digest(meta) for meta in list_labels(Path(request.out))],
         "hits": {} if cache is None else dict(cache.hits),
         "misses": {} if cache is None else dict(cache.misses),
         "bytes": {} if cache is None else dict(cache.use().nbytes),
     }
 
 
-def _records(folder: Path) -> list[Any]:
-    from prelabel.data import ImageRecord
+class _Times:
+    """Now, in seconds of the clock and of this process's processors."""
 
-    return [ImageRecord(path.name, str(path)) for path in sorted(folder.iterdir())]
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
 
 
-def _pipeline(request: Request) -> tuple[Any, Any]:
-    from prelabel.bench.fed import Counted, FedDetector, FedScorer, FedSegmenter
-    from prelabel.cache import StageCache
-    from prelabel.cache.networks import CachedDetector, CachedStuffScorer
-    from prelabel.cache.segmenter import CachedSegmenter
-    from prelabel.config import load_config
-    from prelabel.pipeline import Pipeline
+class _Watch(Silence):
+    """Notes when loading has ended."""
 
-    work, counted = ramped(build_workload(request.classes)), Counted()
+    def __init__(self) -> None:
+        self.loaded = _Times()
+
+    def begun(self, seconds: float) -> None:
+        self.loaded = _Times()
+
+
+def _digest(meta: LabelMeta) -> str:
+    return hashlib.sha256(repr((meta.png_sha256, meta.segments)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    """A folder as an `ImageSource`; connectors are above this layer."""
+
+    folder: Path
+
+    def records(self) -> Iterator[ImageRecord]:
+        for path in sorted(self.folder.iterdir()):
+            yield ImageRecord(path.name, str(path))
+
+    def read(self, record: ImageRecord) -> Frame:
+        return decode(Path(record.uri), record)
+
+    def stamp(self, record: ImageRecord) -> str:
+        return ""
+
+
+def _config(request: Request) -> Config:
     config = load_config(Path(request.config), request.overrides)
-    config = config.model_copy(update={"ontology": work.ontology})
-    pipeline = Pipeline.from_config(config, device="cpu")
+    ontology = build_workload(request.classes).ontology
+    return config.model_copy(update={"ontology": ontology})
+
+
+def _pipeline(
+    config: Config, folder: str | None, device: str
+) -> tuple[Pipeline, StageCache | None]:
+    """With networks that are fed, and the cache before them."""
+    work, counted = ramped(build_workload(len(config.ontology.stuff))), Counted()
+    pipeline = Pipeline.from_config(config, device=device)
     pipeline.detector = FedDetector(pipeline.detector, work, counted)
     pipeline.segmenter = FedSegmenter(pipeline.segmenter, work, counted)
     pipeline.stuff_scorer = FedScorer(pipeline.stuff_scorer, work, counted)
-    if request.cache is None:
+    if folder is None:
         return pipeline, None
-    cache = StageCache(Path(request.cache), 2**40)
+    cache = StageCache(Path(folder), 2**40)
     pipeline.detector = CachedDetector(pipeline.detector, config.detect, cache)
     pipeline.segmenter = CachedSegmenter(pipeline.segmenter, config.segment, cache)
     pipeline.stuff_scorer = CachedStuffScorer(pipeline.stuff_scorer, config.stuff, cache)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -55,8 +55,10 @@ def show_event(name: str, document: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; all columns but the first are numbers."""
+def show_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[str] = ()
+) -> None:
+    """A table on stdout; all columns but the first, and those that `words` names, are numbers."""
     table = Table(
         title=Text(title),
         title_justify="left",
@@ -64,7 +66,8 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         show_header=any(columns),
     )
     for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if index else "left")
+        left = index == 0 or column in words
+        table.add_column(Text(column), justify="left" if left else "right")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console(markup=False, highlight=False, emoji=False).print(table)

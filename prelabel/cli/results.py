@@ -63,7 +63,8 @@ def show_errors(errors: Sequence[Mapping[str, object]]) -> None:
             (f"{error['stage']}, {error['kind']}", str(error["count"]), str(error["example"]))
             for error in errors
         ]
-        console.show_table("Commonest errors", ("stage, kind", "images", "one of them"), rows)
+        columns = ("stage, kind", "images", "one of them")
+        console.show_table("Commonest errors", columns, rows, words=columns[2:])
 
 
 def quality_rows(evaluation: Evaluation) -> list[tuple[str, str, str, str, str]]:
