@@ -96,6 +96,9 @@ def test_run_export_evaluate(
     assert result["all"] == {"pq": 1.0, "sq": 1.0, "rq": 1.0, "n": 3}
     assert _call("evaluate", *pair) == 0
     assert "100.0" in capsys.readouterr().out
+    page = tmp_path / "page.html"
+    assert _call("evaluate", tmp_path / "run", pair[1], "--html", page) == 0
+    assert f"<title>Evaluation of {tmp_path / 'run'}</title>" in page.read_text(encoding="utf-8")
 
 
 def test_json_is_all_there_is_on_stdout(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,8 @@ def _evaluate(request: EvaluateRequest, prediction: Path, truth: Path, *, as_jso
     if request.html is not None:
         from prelabel.review.page import PageSource, write_page
 
-        source = PageSource(files, request.images, request.options.run)
+        names = str(request.prediction), str(request.truth)
+        source = PageSource(files, request.images, request.options.run, names)
         write_page(request.html, evaluation, source)
         console.note(f"page: {request.html}")
     if as_json:

@@ -47,11 +47,13 @@ class PageSource:
         files: the pair that was evaluated.
         images: the folder that holds the images by their file_name in the truth, or None.
         run: the run that the prediction was exported from, which knows its images, or None.
+        names: what to call prediction and truth; None: by their paths.
     """
 
     files: PairedFiles
     images: Path | None = None
     run: Path | None = None
+    names: tuple[str, str] | None = None
 
 
 def write_page(path: Path, evaluation: Evaluation, source: PageSource) -> None:
@@ -66,14 +68,16 @@ def write_page(path: Path, evaluation: Evaluation, source: PageSource) -> None:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = _percent
+    files = source.files
+    prediction, truth = source.names or (str(files.guess.path), str(files.real.path))
     page = environment.from_string(text).render(
         version=__version__,
         evaluation=evaluation,
         groups=GROUPS,
         kinds=KINDS,
         colors=used_colors(KINDS),
-        prediction=str(source.files.guess.path),
-        truth=str(source.files.real.path),
+        prediction=prediction,
+        truth=truth,
         confusions=[row for row in evaluation.confusion if not row.right][:_MOST_CONFUSIONS],
         matrix=_matrix(evaluation),
         worst=_worst_cards(evaluation, source),
