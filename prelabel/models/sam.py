@@ -8,7 +8,7 @@ code: enlarge to the network's input, cut the padding off, resize to the image.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -31,7 +31,7 @@ from prelabel.models.mask_grid import (
 from prelabel.models.precision import Arithmetic, gate, probe_pixels
 from prelabel.models.preprocess import Recipe, fast_pixels, longest_side
 from prelabel.models.roles import Embedding, MaskLogits, Prompts
-from prelabel.models.sam_encoder import arrange_for_cpu
+from prelabel.models.sam_on_cpu import arrange_for_cpu, shared_projections
 from prelabel.models.weights import NetworkOptions, find_weights, load_network, quiet_transformers
 
 if TYPE_CHECKING:
@@ -220,9 +220,12 @@ class Sam:
         side = self._logit_side(embedding)
         logits = np.zeros((len(prompts), candidates, side, side), dtype=np.float32)
         ious = np.zeros((len(prompts), candidates), dtype=np.float32)
-        with self._arithmetic():
+        at_once = self.options.at_once(self._device)
+        # With masks among the prompts, each meets an image of its own.
+        alike = at_once == 1 and prompts.masks is None
+        with self._arithmetic(), shared_projections(network) if alike else nullcontext():
             encoded = self._encoded(embedding)
-            for rows, part in prompts.alike(self.options.at_once(self._device)):
+            for rows, part in prompts.alike(at_once):
                 inputs = {
                     name: torch.from_numpy(array).to(self._device)
                     for name, array in prompt_arrays(embedding, part).items()

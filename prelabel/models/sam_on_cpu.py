@@ -1,21 +1,27 @@
-"""SAM's vision encoder on a CPU: the same attention, arranged so that it stays in the cache.
+"""SAM on a CPU: the same answers, with less memory and time.
 
-transformers adds the decomposed relative positions (Li et al., "MViTv2", CVPR 2022, section 4.1) as
-one mask over all pairs of cells, 800 MB per global layer of vit-base, and lets windows that hang
-over the edge compute queries, keys and values of their padding. Here the positions are added to a
-few rows of logits at a time, and padding, of which every key is the layer's bias, is filled in.
+The encoder's attention is arranged so that it stays in the cache. transformers adds the decomposed
+relative positions (Li et al., "MViTv2", CVPR 2022, section 4.1) as one mask over all pairs of
+cells, 800 MB per global layer of vit-base, and lets windows that hang over the edge compute
+queries, keys and values of their padding. Here the positions are added to a few rows of logits at a
+time, and padding, of which every key is the layer's bias, is filled in.
+
+The decoder takes one prompt at a time; what its first layer makes of the image alone is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from prelabel.models.memory import answer_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["arrange_for_cpu"]
+__all__ = ["arrange_for_cpu", "shared_projections"]
 
 _CELLS = 2**21
 """Logits at a time, 8 MiB: about what a core's share of the last cache level holds."""
@@ -142,3 +148,22 @@ def _positions(attention: Any, query: Tensor, side: int) -> tuple[Tensor, Tensor
     by_row = grid @ vertical
     by_column = (grid.transpose(1, 2) @ horizontal).transpose(1, 2)
     return by_row.flatten(1, 2), by_column.flatten(1, 2)
+
+
+@contextmanager
+def shared_projections(network: Any) -> Iterator[None]:
+    """For prompts without masks, one by one, on one image: its projections are computed once.
+
+    Args:
+        network: transformers' `SamModel` or `Sam2Model`; for the length of the block it sees one
+            image embedding only. The answers are those it gave before, to the last bit.
+    """
+    first = network.mask_decoder.transformer.layers[0]
+    with ExitStack() as stack:
+        for projection in (
+            first.cross_attn_token_to_image.k_proj,
+            first.cross_attn_token_to_image.v_proj,
+            first.cross_attn_image_to_token.q_proj,
+        ):
+            stack.enter_context(answer_once(projection, lambda found: found))
+        yield

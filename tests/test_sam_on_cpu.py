@@ -1,16 +1,22 @@
-"""SAM's encoder, arranged for a CPU, against transformers' own, with weights drawn at random."""
+"""SAM arranged for a CPU against transformers' own, with weights drawn at random."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
-from prelabel.models import sam_encoder
-from prelabel.models.sam_encoder import arrange_for_cpu
+from prelabel.data import Frame, ImageRecord
+from prelabel.models import sam, sam_on_cpu
+from prelabel.models.roles import Prompts
+from prelabel.models.sam import Sam, SamOptions
+from prelabel.models.sam_on_cpu import arrange_for_cpu
 
 
 def _encoder(side: int, window: int, *, bias: bool = True) -> Any:
@@ -48,7 +54,7 @@ def _both(encoder: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 def test_it_says_what_transformers_says(
     window: int, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sam_encoder, "_CELLS", cells)
+    monkeypatch.setattr(sam_on_cpu, "_CELLS", cells)
     torch.manual_seed(1)
     before, after = _both(_encoder(8, window), torch.randn(2, 3, 32, 32))
     assert before.std() > 0.1
@@ -90,3 +96,33 @@ def test_an_image_does_not_depend_on_its_neighbours() -> None:
         together = encoder(images).last_hidden_state
         alone = torch.cat([encoder(image[None]).last_hidden_state for image in images])
     assert torch.allclose(together, alone, atol=1e-5, rtol=0)
+
+
+def test_what_prompts_share_is_computed_once_and_changes_no_bit(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Sam(SamOptions(weights=str(checkpoints / "sam")))
+    segmenter.load("cpu")
+    layers = segmenter._network.mask_decoder.transformer.layers
+    asked = []
+    for layer in layers[:2]:
+        projection = layer.cross_attn_token_to_image.k_proj
+        forward = projection.forward
+        monkeypatch.setattr(
+            projection,
+            "forward",
+            lambda x, forward=forward, layer=layer: asked.append(layer) or forward(x),
+        )
+    rng = np.random.default_rng(0)
+    boxes = np.array([[0, 0, 30, 20], [10, 5, 60, 40], [2, 3, 9, 44]], dtype=np.float32)
+    for _ in range(2):  # another image has projections of its own
+        pixels = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        (embedding,) = segmenter.embed([Frame(ImageRecord("a", ""), pixels)])
+        asked.clear()
+        found = segmenter.masks(embedding, Prompts(boxes=boxes), multimask=True)
+        assert [asked.count(layer) for layer in layers[:2]] == [1, 3]
+        with monkeypatch.context() as patch:
+            patch.setattr(sam, "shared_projections", lambda _network: nullcontext())
+            stock = segmenter.masks(embedding, Prompts(boxes=boxes), multimask=True)
+        assert np.array_equal(found.logits, stock.logits)
+        assert np.array_equal(found.ious, stock.ious)
