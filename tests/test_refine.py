@@ -202,3 +202,28 @@ def test_large_images_are_compared_on_a_small_grid() -> None:
 def test_stability_compares_a_mask_with_itself() -> None:
     logits = np.array([[[3.0, 0.5, -0.5, -3.0]], [[-9.0, -9.0, -9.0, -9.0]]], dtype=np.float32)
     assert stabilities(logits).tolist() == pytest.approx([1 / 3, 0.0])
+
+
+class _Speckled(PaintSegmenter):
+    """Offers half of the 10 × 10 pixels that are meant, and all of them with a speck far off."""
+
+    def masks(self, embedding: Embedding, prompts: Prompts, *, multimask: bool) -> MaskLogits:
+        logits = np.full((1, 2, 40, 40), -5.0, dtype=np.float32)
+        logits[0, 0, 5:15, 5:10] = 5.0
+        logits[0, 1, 5:15, 5:15] = logits[0, 1, 38, 38] = 5.0
+        return MaskLogits(logits, np.full((1, 2), 0.9, dtype=np.float32))
+
+
+def test_a_speck_far_off_does_not_spoil_the_choice_of_a_mask() -> None:
+    segmenter = _Speckled(PaintOptions())
+    embedding = segmenter.embed([_paint(["." * 40] * 40)])[0]
+    found = Detections(
+        np.array([[5, 5, 15, 15]], np.float32),
+        np.array([BALL], np.int32),
+        np.array([0.9], np.float32),
+        np.array([[0.9]], np.float32),
+        np.zeros(1, np.int32),
+        np.zeros(1, np.int32),
+    )
+    (mask,) = segment_things(segmenter, embedding, found).masks
+    assert mask.box == (5, 5, 39, 39)

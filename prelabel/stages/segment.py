@@ -6,10 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.data import Detections, Instances, Mask
+from prelabel.masks import remove_specks
 from prelabel.models.roles import Embedding, PromptableSegmenter, Prompts
 
 __all__ = ["segment_things", "stabilities"]
 
+_SPECK = 0.02
+"""Parts of a candidate below this share of it say nothing about its box."""
 _STABILITY_OFFSET = 1.0
 """Logits by which SAM's stability compares a mask with itself."""
 
@@ -55,6 +58,12 @@ def stabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(inner / np.maximum(outer, 1), dtype=np.float32)
 
 
+def _body(inside: NDArray[np.bool_]) -> Mask:
+    """The mask without its specks: one of them far away would spoil its box."""
+    mask = Mask.from_full(inside)
+    return remove_specks(mask, _SPECK) if mask.bitmap.size else mask
+
+
 def _preview(size: tuple[int, int], longest: int = 256) -> tuple[int, int]:
     """A size of the same shape, small enough to compare candidates on."""
     scale = min(1.0, longest / max(size))
@@ -64,7 +73,7 @@ def _preview(size: tuple[int, int], longest: int = 256) -> tuple[int, int]:
 def _box_fit(
     logits: NDArray[np.float32], box: NDArray[np.float32], width: int
 ) -> NDArray[np.float32]:
-    """IoU of each candidate's own box with the prompt's box.
+    """IoU of each candidate's own box, specks left out, with the prompt's box.
 
     Args:
         logits: float32 (K, h, w) over the image at preview size.
@@ -78,7 +87,7 @@ def _box_fit(
     fits = np.zeros(len(logits), dtype=np.float32)
     x0, y0, x1, y1 = box * scale
     for index, inside in enumerate(logits > 0):
-        mx0, my0, mx1, my1 = Mask.from_full(inside).box
+        mx0, my0, mx1, my1 = _body(inside).box
         shared = max(0.0, min(x1, mx1) - max(x0, mx0)) * max(0.0, min(y1, my1) - max(y0, my0))
         union = (x1 - x0) * (y1 - y0) + (mx1 - mx0) * (my1 - my0) - shared
         fits[index] = shared / union if union > 0 else 0.0

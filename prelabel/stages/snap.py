@@ -24,7 +24,7 @@ __all__ = ["Guide", "snap_masks"]
 
 _LONGEST = 1024
 """Longest side, in pixels, at which pictures are filtered."""
-_EPSILON = 1e-3
+_EPSILON = 3e-4
 """Variance of colours in [0, 1] below which a window counts as flat; the paper's ε."""
 _PASSES = 2
 """Each pass carries an edge by at most twice the radius."""
