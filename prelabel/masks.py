@@ -29,6 +29,7 @@ __all__ = [
     "intersection",
     "mask_iou",
     "remove_specks",
+    "resize_at",
     "resize_probs",
     "resize_window",
 ]
@@ -239,6 +240,29 @@ def resize_window(
     low, high, part = (taps[window[1]] for taps in _taps(probs.shape[1], size[1]))
     resized: NDArray[np.float32] = rows[:, low] * (1 - part) + rows[:, high] * part
     return resized.astype(np.float32, copy=False)
+
+
+def resize_at(
+    probs: NDArray[np.float32],
+    size: tuple[int, int],
+    pixels: tuple[NDArray[np.intp], NDArray[np.intp]],
+) -> NDArray[np.float32]:
+    """`resize_probs(probs, size)` at some pixels alone.
+
+    Args:
+        probs: float32 (h, w), over the whole image.
+        size: (height, width) of the image, pixels.
+        pixels: int (n,) rows and int (n,) columns, within it.
+
+    Returns:
+        float32 (n,).
+    """
+    low, high, part = (taps[pixels[0]] for taps in _taps(probs.shape[0], size[0]))
+    left, right, share = (taps[pixels[1]] for taps in _taps(probs.shape[1], size[1]))
+    first = probs[low, left] * (1 - part) + probs[high, left] * part
+    second = probs[low, right] * (1 - part) + probs[high, right] * part
+    values: NDArray[np.float32] = first * (1 - share) + second * share
+    return values.astype(np.float32, copy=False)
 
 
 def _taps(

@@ -21,6 +21,7 @@ from prelabel.masks import (
     intersection,
     mask_iou,
     remove_specks,
+    resize_at,
     resize_probs,
     resize_window,
 )
@@ -320,3 +321,5 @@ def test_a_resized_window_is_that_part_of_the_whole(data: st.DataObject) -> None
     rows, columns = (slice(*pair) for pair in edges)
     whole = resize_probs(probs[None], size)[0]
     np.testing.assert_array_equal(resize_window(probs, size, (rows, columns)), whole[rows, columns])
+    pixels = np.nonzero(rng.random(size) < 0.5)
+    np.testing.assert_array_equal(resize_at(probs, size, pixels), whole[pixels])

@@ -9,7 +9,7 @@ import pytest
 
 from prelabel.data import Detections, Instances, Mask, StuffRegions
 from prelabel.masks import mask_iou
-from prelabel.stages.snap import Guide, snap_masks
+from prelabel.stages.snap import Guide, invert, snap_masks
 
 
 def _picture(truth: np.ndarray, noise: float = 0.0) -> np.ndarray:
@@ -100,3 +100,11 @@ def test_less_than_half_a_pixel_changes_nothing(reach: float) -> None:
         stabilities=np.empty(0, np.float32),
     )
     assert snap_masks(things, StuffRegions.empty(), _picture(_disc()), 0.05)[0] is things
+
+
+def test_covariances_are_inverted_even_of_nearly_grey_pictures() -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.normal(0, 0.3, (4, 5, 1, 20)) + rng.normal(0, 1e-4, (4, 5, 3, 20))
+    covariances = grey @ np.swapaxes(grey, -1, -2) / 20 + 3e-4 * np.eye(3)
+    inverses = np.moveaxis(invert(np.moveaxis(covariances, (-2, -1), (0, 1))), (0, 1), (-2, -1))
+    np.testing.assert_allclose(inverses, np.linalg.inv(covariances), rtol=1e-4)

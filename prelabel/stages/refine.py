@@ -8,6 +8,7 @@ a small one is taken for a mistake of the rough map.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from prelabel.boxes import box_of
 from prelabel.data import Instances, Mask, Ontology, StuffRegions, StuffScores
-from prelabel.masks import dilate, resize_probs
+from prelabel.masks import dilate, resize_probs, resize_window
 from prelabel.models.roles import PADDING, Embedding, MaskLogits, PromptableSegmenter, Prompts
 from prelabel.options import RefineOptions
 from prelabel.stages.sample import inner_points, near_points
@@ -217,13 +219,11 @@ def _choose(
     if agreements[best] < options.min_agreement:
         if np.count_nonzero(component.region) < options.min_rough * component.region.size:
             return None
-        rough = _enlarge(component.region.astype(np.float32), work.size) > 0.5
-        return _Choice(Mask.from_full(rough), 0.0, 1.0, refined=False)
+        return _Choice(_enlarge(component.region, work.size), 0.0, 1.0, refined=False)
     full = segmenter.upscale(embedding, found.logits[row, best][None], work.size)[0] > 0
-    full &= _enlarge(reach.astype(np.float32), work.size) > 0.5
-    return _Choice(
-        Mask.from_full(full), float(found.ious[row, best]), float(agreements[best]), refined=True
-    )
+    bound = _enlarge(reach, work.size)
+    mask = _crop(full[bound.window] & bound.bitmap, bound.x0, bound.y0)
+    return _Choice(mask, float(found.ious[row, best]), float(agreements[best]), refined=True)
 
 
 def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
@@ -231,8 +231,23 @@ def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return int(np.count_nonzero(a & b)) / union if union else 0.0
 
 
-def _enlarge(cells: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    return np.asarray(resize_probs(cells[None], size)[0])
+def _enlarge(cells: NDArray[np.bool_], size: tuple[int, int]) -> Mask:
+    """Cells bool (h, w) over the image as its pixels, cut where the interpolation is one half."""
+    x0, y0, x1, y1 = box_of(cells)
+    high, wide = size[0] / cells.shape[0], size[1] / cells.shape[1]
+    # A pixel is between the centres of two cells, so that one cell around them is enough.
+    window = (
+        slice(max(math.floor((y0 - 1) * high), 0), min(math.ceil((y1 + 1) * high), size[0])),
+        slice(max(math.floor((x0 - 1) * wide), 0), min(math.ceil((x1 + 1) * wide), size[1])),
+    )
+    inside = resize_window(cells.astype(np.float32), size, window) > 0.5
+    return _crop(inside, window[1].start, window[0].start)
+
+
+def _crop(inside: NDArray[np.bool_], x0: int, y0: int) -> Mask:
+    """The mask of a window bool (h, w) that begins at a pixel of the image."""
+    tight = Mask.from_full(inside)
+    return Mask(tight.x0 + x0, tight.y0 + y0, tight.bitmap) if tight.bitmap.size else tight
 
 
 def _regions(

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.boxes import box_of
-from prelabel.data import Box, StuffScores
-from prelabel.masks import intersection, resize_window
+from prelabel.data import StuffScores
+from prelabel.masks import intersection, resize_at, resize_window
 from prelabel.options import MergeOptions
 from prelabel.stages.proposals import Proposal
 
@@ -198,26 +197,20 @@ def fill_void(
         for index, proposal in reversed(list(enumerate(standing)))
         if not proposal.isthing
     }
-    void = owners == 0
-    if not present or not void.any():
+    y, x = np.nonzero(owners == 0)
+    if not present or not len(y):
         return
-    window = _window(box_of(void))
-    strongest = np.full(void[window].shape, -1.0, dtype=np.float32)
-    taker = np.zeros(strongest.shape, dtype=np.int32)
-    # In the maps' order, so that equals go to the first, and one map at a time is at full size.
+    strongest = np.full(len(y), -1.0, dtype=np.float32)
+    taker = np.zeros(len(strongest), dtype=np.int32)
+    # In the maps' order, so that equals go to the first.
     for row, category_id in enumerate(scores.category_ids):
         if int(category_id) not in present:
             continue
-        probs = resize_window(scores.probs[row], (owners.shape[0], owners.shape[1]), window)
+        probs = resize_at(scores.probs[row], (owners.shape[0], owners.shape[1]), (y, x))
         better = (probs >= least) & (probs > strongest)
         taker[better] = present[int(category_id)] + 1
         strongest[better] = probs[better]
-    owners[window][void[window]] = taker[void[window]]
-
-
-def _window(box: Box) -> tuple[slice, slice]:
-    x0, y0, x1, y1 = box
-    return slice(y0, y1), slice(x0, x1)
+    owners[y, x] = taker
 
 
 # --- who lost to whom -------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from scipy import ndimage
 from prelabel.data import Instances, Mask, StuffRegions
 from prelabel.masks import mask_iou, resize_probs
 
-__all__ = ["Guide", "snap_masks"]
+__all__ = ["Guide", "invert", "snap_masks"]
 
 _LONGEST = 1024
 """Longest side, in pixels, at which pictures are filtered."""
@@ -74,16 +74,15 @@ class Guide:
         self._means, self._inverses = self._statistics()
 
     def _statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Of the windows' colours: means (3, h, w) and inverse covariances (h, w, 3, 3)."""
+        """Of the windows' colours: means (3, h, w) and inverse covariances (3, 3, h, w)."""
         means = np.stack([self._blur(channel) for channel in self._small])
-        covariances = np.empty((*self._grid, 3, 3), dtype=np.float32)
+        covariances = np.empty((3, 3, *self._grid))
         for row in range(3):
             for column in range(row, 3):
                 product = self._blur(self._small[row] * self._small[column])
-                value = product - means[row] * means[column]
-                covariances[..., row, column] = covariances[..., column, row] = value
-        covariances += _EPSILON * np.eye(3, dtype=np.float32)
-        return means, np.linalg.inv(covariances).astype(np.float32)
+                value = product - means[row] * means[column] + _EPSILON * (row == column)
+                covariances[row, column] = covariances[column, row] = value
+        return means, invert(covariances)
 
     def _blur(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         side = 2 * self._radius + 1
@@ -134,7 +133,9 @@ class Guide:
         means, colours = self._means[:, rows, columns], self._small[:, rows, columns]
         mean = self._blur(values)
         shared = np.stack([self._blur(channel * values) for channel in colours]) - means * mean
-        slopes = np.einsum("hwij,jhw->ihw", self._inverses[rows, columns], shared)
+        slopes = np.stack(
+            [(row * shared).sum(axis=0) for row in self._inverses[:, :, rows, columns]]
+        )
         offsets = mean - (slopes * means).sum(axis=0)
         return np.stack([self._blur(slope) for slope in slopes]), self._blur(offsets)
 
@@ -154,6 +155,24 @@ class Guide:
         if not tight.bitmap.size:
             return tight
         return Mask(tight.x0 + inside[1].start, tight.y0 + inside[0].start, tight.bitmap)
+
+
+def invert(matrices: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The inverses of symmetric (3, 3, h, w), by Cramer's rule: ten times as fast as LAPACK's.
+
+    In float64, since of nearly grey pictures the determinant is a small difference.
+    """
+    a, b, c = matrices[0]
+    d, e, f = matrices[1, 1], matrices[1, 2], matrices[2, 2]
+    first = d * f - e * e, c * e - b * f, b * e - c * d
+    determinant = a * first[0] + b * first[1] + c * first[2]
+    inverse = np.empty(matrices.shape, dtype=np.float32)
+    for column, cofactor in enumerate(first):
+        inverse[0, column] = inverse[column, 0] = cofactor / determinant
+    inverse[1, 1] = (a * f - c * c) / determinant
+    inverse[1, 2] = inverse[2, 1] = (b * c - a * e) / determinant
+    inverse[2, 2] = (a * d - b * b) / determinant
+    return inverse
 
 
 def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
