@@ -16,9 +16,19 @@ from numpy.typing import NDArray
 
 from prelabel.cache import StageCache
 from prelabel.cache.networks import CachedDetector, CachedStuffScorer
+from prelabel.cache.refined import RefinedMasks
 from prelabel.cache.segmenter import CachedSegmenter
 from prelabel.config import Config, load_config
-from prelabel.data import Explanation, Frame, ImageRecord, PanopticLabel, StuffScores, Trace
+from prelabel.data import (
+    Explanation,
+    Frame,
+    ImageRecord,
+    Instances,
+    PanopticLabel,
+    StuffRegions,
+    StuffScores,
+    Trace,
+)
 from prelabel.errors import ConfigError, ImageError
 from prelabel.hand import at_stage
 from prelabel.images import decode
@@ -74,11 +84,18 @@ class Pipeline:
         self.detector = create_detector(config.detect)
         self.segmenter = create_segmenter(config.segment)
         self.stuff_scorer = create_stuff_scorer(config.stuff)
-        if cache is not None:
-            self.detector = CachedDetector(self.detector, config.detect, cache)
-            self.segmenter = CachedSegmenter(self.segmenter, config.segment, cache)
-            self.stuff_scorer = CachedStuffScorer(self.stuff_scorer, config.stuff, cache)
+        self._cache: StageCache | None = None
+        self._refined: RefinedMasks | None = None
         self._loaded = False
+        if cache is not None:
+            self.put_behind(cache)
+
+    def put_behind(self, cache: StageCache) -> None:
+        """Ask the networks, before they load, only what `cache` does not know."""
+        config, self._cache = self.config, cache
+        self.detector = CachedDetector(self.detector, config.detect, cache)
+        self.segmenter = CachedSegmenter(self.segmenter, config.segment, cache)
+        self.stuff_scorer = CachedStuffScorer(self.stuff_scorer, config.stuff, cache)
 
     @classmethod
     def from_config(
@@ -105,6 +122,8 @@ class Pipeline:
                 _limit_threads(self.config.threads)
             for network in (self.detector, self.segmenter, self.stuff_scorer):
                 network.load(device)
+            if self._cache is not None:
+                self._refined = RefinedMasks(self.config, self._cache, device)
             self._loaded = True
         return self
 
@@ -141,14 +160,7 @@ class Pipeline:
         """From what the networks say about one frame to its label."""
         frame, detected, embedding, scores = seen
         config, ontology, image_id = self.config, self.ontology, frame.record.image_id
-        with clock("segment"):
-            instances = segment_things(self.segmenter, embedding, detected.detections)
-        with clock("refine"):
-            rng = generator_for(image_id)
-            regions = refine_stuff(
-                self.segmenter, embedding, scores, instances, ontology, config.refine, rng
-            )
-            instances, regions = snap_masks(instances, regions, frame.pixels, config.refine.snap)
+        instances, regions = self._masks(seen, clock)
         with clock("merge"):
             label, trace = merge(
                 image_id, frame.size, instances, regions, scores, ontology, config.merge
@@ -159,6 +171,27 @@ class Pipeline:
             with clock("explain"):
                 reasons = explain(label, trace, findings, self.segmenter, ontology, config.explain)
         return Labelled(label, trace, reasons, findings, clock.seconds)
+
+    def _masks(self, seen: _Seen, clock: _Clock) -> tuple[Instances, StuffRegions]:
+        """What merge decides over: masks of things and regions of stuff, snapped to edges."""
+        frame, detected, embedding, scores = seen
+        options, ontology = self.config.refine, self.ontology
+        if self._refined is not None:
+            with clock("refine"):
+                known = self._refined.get(frame)
+            if known is not None:
+                return known
+        with clock("segment"):
+            instances = segment_things(self.segmenter, embedding, detected.detections)
+        with clock("refine"):
+            rng = generator_for(frame.record.image_id)
+            regions = refine_stuff(
+                self.segmenter, embedding, scores, instances, ontology, options, rng
+            )
+            instances, regions = snap_masks(instances, regions, frame.pixels, options.snap)
+            if self._refined is not None:
+                self._refined.put(frame, instances, regions)
+        return instances, regions
 
 
 class _Seen(NamedTuple):

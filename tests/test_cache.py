@@ -258,7 +258,7 @@ def test_entries_of_another_shape_are_made_again(
     cache: StageCache, asked: Counter[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     first = _run(_config(), cache, FRAMES[:1])
-    for kind in ("detections", "rough-maps", "mask-logits", "embeddings"):
+    for kind in ("detections", "rough-maps", "mask-logits", "embeddings", "refined-masks"):
         for path in (cache.folder / kind).glob("*/*"):
             cache.put(kind, path.parent.name + path.name, {"other": np.zeros(3)})
     asked.clear()

@@ -26,8 +26,6 @@ from PIL import Image
 from prelabel.bench.fed import Counted, FedDetector, FedScorer, FedSegmenter
 from prelabel.bench.workload import SIZE, Workload, build_workload
 from prelabel.cache import StageCache
-from prelabel.cache.networks import CachedDetector, CachedStuffScorer
-from prelabel.cache.segmenter import CachedSegmenter
 from prelabel.config import Config, load_config
 from prelabel.data import Frame, ImageRecord, StuffScores
 from prelabel.images import decode
@@ -176,9 +174,7 @@ def _pipeline(
     if folder is None:
         return pipeline, None
     cache = StageCache(Path(folder), 2**40)
-    pipeline.detector = CachedDetector(pipeline.detector, config.detect, cache)
-    pipeline.segmenter = CachedSegmenter(pipeline.segmenter, config.segment, cache)
-    pipeline.stuff_scorer = CachedStuffScorer(pipeline.stuff_scorer, config.stuff, cache)
+    pipeline.put_behind(cache)
     return pipeline, cache
 
 

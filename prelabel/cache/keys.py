@@ -30,12 +30,14 @@ __all__ = [
     "mask_digest",
     "network_digest",
     "prompts_digest",
+    "stages_digest",
 ]
 
 _VERSION = 1
 """Of the meaning of keys and entries; another one begins an empty cache."""
 _LIBRARIES = ("numpy", "pillow", "scipy", "tokenizers", "torch", "transformers")
 _CODE = ("models/**/*.py", "boxes.py", "masks.py")
+_STAGES = ("stages/*.py", "data/*.py")
 """Below this package: what lies between an image and a network's answer."""
 
 
@@ -114,12 +116,22 @@ class PixelDigests:
 
 @cache
 def _made_by() -> tuple[str, ...]:
+    return (_code_digest(_CODE), *(f"{name} {_version(name)}" for name in _LIBRARIES))
+
+
+@cache
+def stages_digest() -> str:
+    """Of the code between the networks' answers and the label."""
+    return _code_digest(_STAGES)
+
+
+def _code_digest(patterns: Sequence[str]) -> str:
     code = hashlib.sha256()
     package = Path(__file__).resolve().parent.parent
-    for file in sorted(file for pattern in _CODE for file in package.glob(pattern)):
+    for file in sorted(file for pattern in patterns for file in package.glob(pattern)):
         code.update(file.relative_to(package).as_posix().encode())
         code.update(hashlib.sha256(file.read_bytes()).digest())
-    return (code.hexdigest(), *(f"{name} {_version(name)}" for name in _LIBRARIES))
+    return code.hexdigest()
 
 
 def _version(library: str) -> str:

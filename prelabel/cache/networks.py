@@ -20,7 +20,15 @@ from prelabel.errors import LabelError, LoadError, ModelError
 from prelabel.models.roles import Detected, Detector, DetectorEvidence, StuffScorer
 from prelabel.options import Section
 
-__all__ = ["CachedDetector", "CachedStuffScorer", "Deferred", "fill_gaps", "to_arrays"]
+__all__ = [
+    "CachedDetector",
+    "CachedStuffScorer",
+    "Deferred",
+    "fill_gaps",
+    "recall",
+    "to_arrays",
+    "without_prefix",
+]
 
 _LOGGER = logging.getLogger(__name__)
 _DETECTIONS, _EVIDENCE = "detections.", "evidence."
@@ -144,8 +152,8 @@ class CachedDetector:
             "detector-evidence",
             key,
             lambda had: Detected(
-                Detections(**_without(_DETECTIONS, had)),
-                DetectorEvidence(**_without(_EVIDENCE, had)),
+                Detections(**without_prefix(_DETECTIONS, had)),
+                DetectorEvidence(**without_prefix(_EVIDENCE, had)),
             ),
         )
 
@@ -219,7 +227,8 @@ def _prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {prefix + name: array for name, array in arrays.items()}
 
 
-def _without(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def without_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Those whose names begin so, under the rest of their names."""
     return {
         name.removeprefix(prefix): array
         for name, array in arrays.items()

@@ -35,6 +35,7 @@ Kind = Literal[
     "rough-maps",
     "mask-logits",
     "attention-maps",
+    "refined-masks",
     "networks",
 ]
 """What entries hold. Of `networks` it is only that they loaded."""

@@ -25,6 +25,10 @@ class Stored:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a `.npz` without pickle, with a version."""
+        write_archive(path, type(self).__name__, self._VERSION, self.to_arrays())
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All that it holds, by name; masks are packed."""
         arrays: dict[str, NDArray[np.generic]] = {}
         for item in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
@@ -37,16 +41,20 @@ class Stored:
                 }
             else:
                 arrays[item.name] = value
-        write_archive(path, type(self).__name__, self._VERSION, arrays)
+        return arrays
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote. Raises LabelError for any other file."""
-        arrays = read_archive(path, cls.__name__, cls._VERSION)
         try:
-            return cls(**cls._parts(arrays))
+            return cls.from_arrays(read_archive(path, cls.__name__, cls._VERSION))
         except (KeyError, TypeError) as error:
             raise LabelError(f"{path} lacks a part of {cls.__name__}: {error}") from error
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """From what `to_arrays` gave. Raises KeyError or TypeError: a part is missing or odd."""
+        return cls(**cls._parts(arrays))
 
     @classmethod
     def _parts(cls, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, object]:
