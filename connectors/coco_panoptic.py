@@ -6,8 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from prelabel.coco import PanopticWriter
-from prelabel.data import Explanation, ImageRecord, Ontology, PanopticLabel, image_key
+from prelabel.data import ImageRecord, Ontology, image_key
 from prelabel.errors import ConfigError, ConnectorError
+from prelabel.ports import Delivery
+
+from .coco_numbers import ImageNumbers
 
 __all__ = ["CocoPanopticSink"]
 
@@ -16,8 +19,9 @@ class CocoPanopticSink:
     """A `LabelSink` that writes `panoptic.json` and `panoptic/*.png` into a folder.
 
     `file_name` of an image is its `image_id`, its PNG is named by the image's key, as in
-    the run. COCO ids are counted from 1 in the order of the pushes: pushed in sorted order, an
-    image's id is its rank. Labels are written at once, the JSON by `finalize`.
+    the run. COCO ids are those of the source where it has whole numbers, else counted from 1.
+    Labels are written at once, the JSON by `finalize`. The format has no room for runners-up and
+    evidence.
 
     Args:
         location: the folder; made where it is missing.
@@ -29,20 +33,23 @@ class CocoPanopticSink:
         self.json_path = Path(location).expanduser() / "panoptic.json"
         self._stack = ExitStack()
         self._writer: PanopticWriter | None = None
+        self._numbers = ImageNumbers()
         self._pushed: set[str] = set()
 
     def check(self, ontology: Ontology) -> None:
         """Open the file. Raises ConfigError: the folder cannot be written."""
         self._writer = self._stack.enter_context(PanopticWriter(self.json_path, ontology))
 
-    def push(self, label: PanopticLabel, evidence: tuple[Explanation, ...] = ()) -> None:
-        """Write one label's PNG; the same image twice is once. The format has no evidence."""
+    def push(self, delivery: Delivery) -> None:
+        """Write one label's PNG; the same image twice is once."""
         if self._writer is None:
             raise ConnectorError("check the ontology before the first push")
-        if label.image_id not in self._pushed:
-            png_name = f"{image_key(label.image_id)}.png"
-            self._writer.add(label.image_id, label, len(self._pushed) + 1, png_name=png_name)
-            self._pushed.add(label.image_id)
+        record = delivery.record
+        if record.image_id not in self._pushed:
+            png_name = f"{image_key(record.image_id)}.png"
+            number = self._numbers.number(record)
+            self._writer.add(record.image_id, delivery.label, number, png_name=png_name)
+            self._pushed.add(record.image_id)
 
     def remote_status(self, record: ImageRecord) -> str | None:
         """The word "written" for an image that was pushed here, else None."""

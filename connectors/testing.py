@@ -119,62 +119,78 @@ class SourceContract:
 
 
 class SinkContract:
-    """What every `LabelSink` promises. Needs `make_sink` and `read_back`."""
+    """What every `LabelSink` promises. Needs `make_sink` and `read_back`.
+
+    `keeps` tells which categories the format has room for; all, if it is left as it is.
+    """
 
     ontology = Ontology((Category(4, "car", True), Category(2, "sky", False)))
+
+    def keeps(self, category: Category) -> bool:
+        """Whether segments of this category come back."""
+        return True
 
     def make_sink(self) -> LabelSink:
         """A new sink with an empty target."""
         raise NotImplementedError
 
     def read_back(self) -> dict[str, tuple[np.typing.NDArray[np.int32], dict[int, int]]]:
-        """What the last sink wrote, by image_id: the id map, and category_id by segment id."""
+        """What the last sink wrote, by image_id: the id map, and category_id by segment id.
+
+        Pixels of segments that the format has no room for are void.
+        """
         raise NotImplementedError
 
-    def _labels(self) -> list[PanopticLabel]:
-        return [
-            example_label(name, self.ontology, (5, 7)) for name in ("a.png", "b/a.png", "ü.jpg")
-        ]
+    def _deliveries(self) -> list[Delivery]:
+        names = ("a.png", "b/a.png", "ü.jpg")
+        labels = [example_label(name, self.ontology, (5, 7)) for name in names]
+        return [Delivery(ImageRecord(label.image_id, ""), label) for label in labels]
 
     def test_it_is_a_sink(self) -> None:
         assert isinstance(self.make_sink(), LabelSink)
 
     def test_labels_come_back_to_the_pixel(self) -> None:
-        sink, labels = self.make_sink(), self._labels()
+        sink, deliveries = self.make_sink(), self._deliveries()
         sink.check(self.ontology)
-        for label in labels:
-            sink.push(label)
+        for delivery in deliveries:
+            sink.push(delivery)
         sink.finalize()
-        self._compare(labels)
+        self._compare(deliveries)
 
     def test_twice_is_once(self) -> None:
-        sink, labels = self.make_sink(), self._labels()
+        sink, deliveries = self.make_sink(), self._deliveries()
         sink.check(self.ontology)
-        for label in [*labels, *labels]:
-            sink.push(label)
+        for delivery in [*deliveries, *deliveries]:
+            sink.push(delivery)
         sink.finalize()
-        self._compare(labels)
+        self._compare(deliveries)
 
     def test_the_status_says_whether_there_is_a_label(self) -> None:
-        sink, (first, *_) = self.make_sink(), self._labels()
+        sink, (first, *_) = self.make_sink(), self._deliveries()
         sink.check(self.ontology)
-        record = ImageRecord(first.image_id, "")
-        assert sink.remote_status(record) is None
+        assert sink.remote_status(first.record) is None
         sink.push(first)
-        assert sink.remote_status(record)
+        assert sink.remote_status(first.record)
         sink.finalize()
 
     def test_a_push_before_the_check_is_refused(self) -> None:
         with pytest.raises(ConnectorError):
-            self.make_sink().push(self._labels()[0])
+            self.make_sink().push(self._deliveries()[0])
 
-    def _compare(self, labels: list[PanopticLabel]) -> None:
+    def _compare(self, deliveries: list[Delivery]) -> None:
         found = self.read_back()
-        assert found.keys() == {label.image_id for label in labels}
-        for label in labels:
-            id_map, category_ids = found[label.image_id]
-            assert np.array_equal(id_map, label.id_map)
-            assert category_ids == {one.segment_id: one.category_id for one in label.segments}
+        kept = {one.category_id for one in self.ontology if self.keeps(one)}
+        assert found.keys() == {delivery.record.image_id for delivery in deliveries}
+        for delivery in deliveries:
+            id_map, category_ids = found[delivery.record.image_id]
+            wanted = {
+                one.segment_id: one.category_id
+                for one in delivery.label.segments
+                if one.category_id in kept
+            }
+            expected = delivery.label.id_map
+            assert np.array_equal(id_map, np.where(np.isin(expected, [*wanted]), expected, 0))
+            assert category_ids == wanted
 
 
 class PlatformContract:

@@ -53,37 +53,9 @@ class ImageSource(Protocol):
     def stamp(self, record: ImageRecord) -> str: ...
 
 
-@runtime_checkable
-class LabelSink(Protocol):
-    """Labels, handed over one by one, for files that are derived from a run.
-
-    `check` is called once, before the first push, and raises ConfigError where the ontology does
-    not fit the target or the target cannot be written.
-
-    `push` is idempotent: the same image twice is once. It keeps every pixel and every category.
-
-    `remote_status` is the target's own word for the label of a record, or None where it has none.
-
-    `finalize` is called once at the end, also after failures, and completes what is one file for
-    all. Before it nothing at the target may look complete.
-    """
-
-    def check(self, ontology: Ontology) -> None: ...
-
-    def push(self, label: PanopticLabel, evidence: tuple[Explanation, ...] = ()) -> None: ...
-
-    def remote_status(self, record: ImageRecord) -> str | None: ...
-
-    def finalize(self) -> None: ...
-
-
-Outcome: TypeAlias = Literal["sent", "human"]
-"""What became of a push: the label is there, or a person's work was there and was left alone."""
-
-
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One label on its way to a platform.
+    """One label on its way into a file or to a platform.
 
     Attributes:
         record: the image.
@@ -100,6 +72,35 @@ class Delivery:
     tool: str = ""
     fingerprint: str = ""
     noted: str = ""
+
+
+@runtime_checkable
+class LabelSink(Protocol):
+    """Labels, handed over one by one, for files that are derived from a run.
+
+    `check` is called once, before the first push, and raises ConfigError where the ontology does
+    not fit the target or the target cannot be written.
+
+    `push` is idempotent: the same image twice is once. It keeps every pixel, category and score
+    that its format has room for, and its own documentation says for what there is none.
+
+    `remote_status` is the target's own word for the label of a record, or None where it has none.
+
+    `finalize` is called once, after the last push, and completes what is one file for all. Before
+    it, and where it is never called since a push failed, nothing at the target may look complete.
+    """
+
+    def check(self, ontology: Ontology) -> None: ...
+
+    def push(self, delivery: Delivery) -> None: ...
+
+    def remote_status(self, record: ImageRecord) -> str | None: ...
+
+    def finalize(self) -> None: ...
+
+
+Outcome: TypeAlias = Literal["sent", "human"]
+"""What became of a push: the label is there, or a person's work was there and was left alone."""
 
 
 @dataclass(frozen=True, slots=True)

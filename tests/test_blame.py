@@ -23,7 +23,8 @@ from prelabel.data import (
     image_key,
 )
 from prelabel.errors import ConfigError
-from prelabel.job.store import LabelStore, Provenance
+from prelabel.job.store import LabelStore
+from prelabel.label_files import Provenance
 from prelabel.review.blame import Blame, blame_mistakes
 from prelabel.review.compare import compare
 from prelabel.review.evaluate import EvaluateOptions, evaluate

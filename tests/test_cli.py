@@ -30,7 +30,7 @@ from prelabel.errors import ConnectorError
 from prelabel.job.ledger import Ledger
 from prelabel.job.lock import locked
 from prelabel.job.runner import Summary
-from prelabel.job.store import iterate_labels
+from prelabel.label_files import iterate_labels
 
 ROOT = Path(__file__).resolve().parent.parent
 COLORS = {"c": (200, 0, 0), "s": (0, 0, 200), "r": (80, 80, 80)}

@@ -14,7 +14,8 @@ from prelabel.cli import connect, main
 from prelabel.config import build_config
 from prelabel.data import Category, ImageRecord, Ontology
 from prelabel.errors import ConnectorError
-from prelabel.job.store import LabelStore, Provenance
+from prelabel.job.store import LabelStore
+from prelabel.label_files import Provenance
 from prelabel.strict_yaml import parse_yaml
 
 OURS = Ontology((Category(1, "car", True), Category(2, "sky", False)))

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from connectors.coco_images import CocoImagesSource
 from connectors.coco_panoptic import CocoPanopticSink
 from prelabel.coco import read_panoptic
 from prelabel.data import Category, ImageRecord, Ontology, PanopticLabel, Segment
 from prelabel.errors import ConfigError, ConnectorError
 from prelabel.job.export import export_labels
-from prelabel.job.store import LabelStore, Provenance
-from prelabel.ports import LabelSink
+from prelabel.job.store import LabelStore
+from prelabel.label_files import Provenance
+from prelabel.ports import Delivery, LabelSink
 
 ONTOLOGY = Ontology((Category(4, "car", True, (), (1, 2, 3)), Category(2, "sky", False)))
 MADE = Provenance("prelabel 0", "f00d")
@@ -69,8 +72,8 @@ def test_pushing_twice_is_once(tmp_path: Path) -> None:
     sink.check(ONTOLOGY)
     record = ImageRecord("a.jpg", "")
     assert sink.remote_status(record) is None
-    sink.push(_label("a.jpg"))
-    sink.push(_label("a.jpg"))
+    sink.push(Delivery(record, _label("a.jpg")))
+    sink.push(Delivery(record, _label("a.jpg")))
     assert sink.remote_status(record) == "written"
     sink.finalize()
     assert len(json.loads((tmp_path / "panoptic.json").read_text())["images"]) == 1
@@ -80,7 +83,7 @@ def test_misuse_and_bad_places_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="folder to export to is empty"):
         CocoPanopticSink("")
     with pytest.raises(ConnectorError, match="before the first push"):
-        CocoPanopticSink(str(tmp_path)).push(_label("a.jpg"))
+        CocoPanopticSink(str(tmp_path)).push(Delivery(ImageRecord("a", ""), _label("a")))
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
         CocoPanopticSink(str(tmp_path / "file")).check(ONTOLOGY)
@@ -91,3 +94,42 @@ def test_a_run_without_labels_is_told_and_nothing_is_written(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="holds no label yet"):
         export_labels(run, CocoPanopticSink(str(tmp_path / "coco")), ONTOLOGY)
     assert not (tmp_path / "coco").exists()
+
+
+def test_images_keep_the_ids_that_their_source_has_for_them(tmp_path: Path) -> None:
+    listed = [("b.jpg", "139"), ("a/c.png", "0"), ("d.jpg", "1"), ("e.jpg", "")]
+    listed += [("f.jpg", "139"), ("g.jpg", "007"), ("h.jpg", "5f1c")]
+    sink = CocoPanopticSink(str(tmp_path))
+    sink.check(ONTOLOGY)
+    for name, ref in listed:
+        sink.push(Delivery(ImageRecord(name, name, ref), _label(name)))
+    sink.finalize()
+    file = read_panoptic(tmp_path / "panoptic.json")
+    found = {image.file_name: image.image_id for image in file.images}
+    assert found == {
+        "b.jpg": 139,
+        "a/c.png": 0,
+        "d.jpg": 1,
+        "e.jpg": 2,
+        "f.jpg": 3,
+        "g.jpg": 4,
+        "h.jpg": 5,
+    }
+
+
+def test_images_of_a_coco_file_go_round(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    listed = [{"id": 785, "file_name": "val/b.png"}, {"id": 139, "file_name": "a.png"}]
+    for entry in listed:
+        path = tmp_path / str(entry["file_name"])
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "images.json").write_text(json.dumps({"images": listed}))
+    source = CocoImagesSource(str(tmp_path / "images.json"))
+    store = LabelStore(tmp_path / "run")
+    for record in source.records():
+        assert source.read(record).size == (2, 3)
+        store.write(record, _label(record.image_id), MADE)
+    export_labels(tmp_path / "run", CocoPanopticSink(str(tmp_path)), ONTOLOGY)
+    again = CocoImagesSource(f"{tmp_path / 'panoptic.json'}::{tmp_path}")
+    assert sorted(again.records(), key=str) == sorted(source.records(), key=str)

@@ -124,7 +124,10 @@ def test_a_url_that_gives_nothing(fault: str) -> None:
 def test_urls_that_nothing_can_list(location: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told) as caught:
         open_source(location)
-    assert "connectors are coco, coco-panoptic, folder, fsspec, list" in str(caught.value)
+    assert (
+        "connectors are coco, coco-instances, coco-panoptic, folder, fsspec, label-folder, list"
+        in str(caught.value)
+    )
 
 
 def test_the_output_of_a_run_is_left_out(caplog: pytest.LogCaptureFixture) -> None:

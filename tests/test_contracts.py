@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco_mask
 
+from connectors.coco_instances import CocoInstancesSink
 from connectors.coco_panoptic import CocoPanopticSink
 from connectors.folder import FolderSource
+from connectors.label_folder import LabelFolderSink
 from connectors.testing import (
     MemoryPlatform,
     PlatformContract,
@@ -21,6 +25,7 @@ from connectors.testing import (
 from prelabel.coco import read_panoptic
 from prelabel.data import Category, ImageRecord, Ontology
 from prelabel.errors import ConnectorError
+from prelabel.label_files import iterate_labels
 from prelabel.ports import Delivery, Outcome, PushRules
 
 
@@ -55,6 +60,46 @@ class TestCocoPanoptic(SinkContract):
                 {one.segment_id: one.category_id for one in row.segments},
             )
             for row in file.annotations
+        }
+
+
+# The way in which pycocotools decodes.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+class TestCocoInstances(SinkContract):
+    tmp_path: Path
+
+    def keeps(self, category: Category) -> bool:
+        return category.isthing
+
+    def make_sink(self) -> CocoInstancesSink:
+        return CocoInstancesSink(str(self.tmp_path))
+
+    def read_back(self) -> dict[str, tuple[NDArray[np.int32], dict[int, int]]]:
+        document = json.loads((self.tmp_path / "instances.json").read_text())
+        found = {}
+        for image in document["images"]:
+            id_map = np.zeros((image["height"], image["width"]), np.int32)
+            rows = [row for row in document["annotations"] if row["image_id"] == image["id"]]
+            for row in rows:
+                id_map[coco_mask.decode(row["segmentation"]).astype(bool)] = row["segment_id"]
+            ids = {row["segment_id"]: row["category_id"] for row in rows}
+            found[image["file_name"]] = (id_map, ids)
+        return found
+
+
+class TestLabelFolder(SinkContract):
+    tmp_path: Path
+
+    def make_sink(self) -> LabelFolderSink:
+        return LabelFolderSink(str(self.tmp_path))
+
+    def read_back(self) -> dict[str, tuple[NDArray[np.int32], dict[int, int]]]:
+        return {
+            label.image_id: (
+                label.id_map,
+                {one.segment_id: one.category_id for one in label.segments},
+            )
+            for label, _ in iterate_labels(self.tmp_path)
         }
 
 

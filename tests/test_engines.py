@@ -30,7 +30,7 @@ from prelabel.job.protocol import (
     WorkerPlan,
 )
 from prelabel.job.rehearsal import Rehearsal, RehearsalSource
-from prelabel.job.store import list_labels
+from prelabel.label_files import list_labels
 
 RAY = os.environ.get("PRELABEL_TEST_RAY", "")
 """The address of a cluster, in scripts/test-ray."""

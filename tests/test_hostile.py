@@ -30,7 +30,7 @@ from PIL import Image
 from connectors.folder import FolderSource
 from prelabel.coco import decode_ids
 from prelabel.errors import ConfigError
-from prelabel.job.store import list_labels
+from prelabel.label_files import list_labels
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs pipes, links and odd names")
 

@@ -19,8 +19,8 @@ from prelabel.job.rehearsal import Rehearsal, RehearsalSource
 from prelabel.job.runner import JobOptions, run_job
 from prelabel.job.shards import Shard
 from prelabel.job.status import read_status
-from prelabel.job.store import iterate_labels
 from prelabel.job.summary import Summary
+from prelabel.label_files import iterate_labels
 
 IDS = tuple("abcdefgh")
 SOURCE = RehearsalSource(IDS, bad=("h",))

@@ -26,8 +26,8 @@ from prelabel.job.repair import repair_run
 from prelabel.job.runner import JobOptions, run_job
 from prelabel.job.shards import Shard
 from prelabel.job.status import read_status
-from prelabel.job.store import list_labels
 from prelabel.job.summary import Summary
+from prelabel.label_files import list_labels
 
 OPTIONS = JobOptions("source: here\n")
 WORKER = WorkerOptions("prelabel 0", "f00d")

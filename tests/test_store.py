@@ -28,7 +28,8 @@ from prelabel.files import file_sha256, write_atomically
 from prelabel.job.explanations import read_explanations
 from prelabel.job.protocol import Task
 from prelabel.job.repair import adopt
-from prelabel.job.store import LabelStore, Provenance, iterate_labels, list_labels, read_label
+from prelabel.job.store import LabelStore
+from prelabel.label_files import Provenance, iterate_labels, list_labels, read_label
 
 RECORD = ImageRecord("sub/été 1.jpg", "/photos/sub/été 1.jpg", "ref-9")
 MADE = Provenance("prelabel 0", "f00d", {"detect": 0.25})

@@ -20,9 +20,10 @@ from prelabel.job.breaker import Breaker
 from prelabel.job.download import download_labels
 from prelabel.job.lock import locked
 from prelabel.job.outbox import Outbox, OutboxRow
-from prelabel.job.store import LabelStore, Provenance
+from prelabel.job.store import LabelStore
 from prelabel.job.upload import preview_upload, upload_run
 from prelabel.job.upload_terms import UploadOptions, UploadSummary
+from prelabel.label_files import Provenance
 from prelabel.ports import PushRules
 
 OURS = Ontology((Category(1, "car", True), Category(2, "sky", False)))

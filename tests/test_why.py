@@ -22,7 +22,8 @@ from prelabel.data import (
     image_key,
 )
 from prelabel.errors import ConfigError
-from prelabel.job.store import LabelStore, Provenance
+from prelabel.job.store import LabelStore
+from prelabel.label_files import Provenance
 from prelabel.review.why import read_story, tell_pixel
 
 CAR, SKY, ROAD = 1, 2, 3

@@ -33,7 +33,7 @@ from prelabel.job.engines.inline import InlineEngine
 from prelabel.job.progress import Silence
 from prelabel.job.protocol import WorkerOptions, WorkerPlan
 from prelabel.job.runner import JobOptions, run_job
-from prelabel.job.store import LabelMeta, list_labels
+from prelabel.label_files import LabelMeta, list_labels
 from prelabel.pipeline import Pipeline
 
 __all__ = ["Request", "measure", "write_pictures"]

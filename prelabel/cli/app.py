@@ -308,7 +308,10 @@ def fix(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    to: Annotated[str, typer.Option(metavar="NAME", help="The target, such as coco-panoptic.")],
+    to: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="coco-panoptic, coco-instances, label-folder, or yours."),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")],
 ) -> None:
     """Write a run's labels in another format."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +55,9 @@ def open_sink(name: str, location: str) -> LabelSink:
     """
     connector = _load(name)(location)
     if not isinstance(connector, LabelSink):
-        raise ConfigError(f"the connector {name!r} takes no labels; it is a source of images")
+        raise ConfigError(
+            f"the connector {name!r} takes no labels into files; those that do are {_sinks()}"
+        )
     return connector
 
 
@@ -92,6 +95,16 @@ def _names() -> dict[str, EntryPoint]:
 
 def _known() -> str:
     return ", ".join(sorted(_names())) or "none: is prelabel installed?"
+
+
+def _sinks() -> str:
+    """The connectors that write files; what cannot be imported here is none."""
+    found = []
+    for name, entry in sorted(_names().items()):
+        with suppress(ImportError):
+            if issubclass(entry.load(), LabelSink):
+                found.append(name)
+    return ", ".join(found)
 
 
 def _load(name: str) -> Any:

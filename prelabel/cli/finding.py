@@ -8,25 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prelabel.cli.running import export_run
+from prelabel.job.store import holds_labels
 
-__all__ = ["is_run", "panoptic_file"]
+__all__ = ["panoptic_file"]
 
 _NAME = "panoptic.json"
-
-
-def is_run(path: Path) -> bool:
-    """Whether `path` is a run's folder."""
-    return (path / "labels").is_dir() and (path / "config.yaml").is_file()
 
 
 @contextmanager
 def panoptic_file(path: Path) -> Iterator[Path]:
     """The COCO panoptic JSON that `path` stands for.
 
-    A run is exported into a folder of its own, which goes when the block ends; a folder such as
-    `prelabel download` writes has the file inside; anything else is the file itself.
+    A run, or a folder of labels, is exported into a folder of its own, which goes when the block
+    ends; a folder such as `prelabel download` writes has the file inside; anything else is the file
+    itself.
     """
-    if is_run(path):
+    if holds_labels(path):
         with tempfile.TemporaryDirectory(prefix="prelabel-") as folder:
             export_run(path, "coco-panoptic", Path(folder))
             yield Path(folder) / _NAME

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prelabel.cli import console
-from prelabel.cli.finding import is_run, panoptic_file
+from prelabel.cli.finding import panoptic_file
 from prelabel.cli.results import show_evaluation
 from prelabel.errors import ConfigError, LabelError
+from prelabel.job.store import holds_labels
 from prelabel.review.evaluate import EvaluateOptions, evaluate_files
 from prelabel.review.pairs import PairedFiles
 
@@ -43,7 +44,7 @@ def evaluate_command(request: EvaluateRequest, *, as_json: bool) -> None:
 
 def _evaluate(request: EvaluateRequest, prediction: Path, truth: Path, *, as_json: bool) -> None:
     pairs = request.options.pairs
-    if is_run(request.prediction):
+    if holds_labels(request.prediction):
         # Of a run there is usually more than what was reviewed.
         pairs = replace(pairs, extra="ignore")
     try:

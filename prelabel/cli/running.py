@@ -24,6 +24,7 @@ from prelabel.job.progress import Observer
 from prelabel.job.protocol import Engine, Labeller, WorkerOptions, WorkerPlan
 from prelabel.job.runner import JobOptions, run_job
 from prelabel.job.shards import Shard
+from prelabel.job.store import run_ontology
 from prelabel.job.summary import Summary
 from prelabel.ports import ImageSource
 
@@ -183,8 +184,4 @@ def exit_code(summary: Summary) -> int:
 
 def export_run(run: Path, to: str, out: Path) -> int:
     """Write a run's labels through the sink `to`; returns how many."""
-    sink = open_sink(to, str(out))
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{run} is no run folder: it has no config.yaml inside")
-    return export_labels(run, sink, load_config(path).ontology)
+    return export_labels(run, open_sink(to, str(out)), run_ontology(run))

@@ -13,7 +13,7 @@ from prelabel.config import Config, build_config
 from prelabel.data import Frame, ImageRecord, PanopticLabel, image_key
 from prelabel.errors import ConfigError, ImageError
 from prelabel.images import decode
-from prelabel.job.store import read_label
+from prelabel.label_files import read_label
 from prelabel.ontology import split_names
 from prelabel.review.overlay import write_overlays
 

@@ -15,6 +15,7 @@ from prelabel.errors import ConfigError, ConnectorError
 from prelabel.job.download import download_labels
 from prelabel.job.outbox import OutboxRow
 from prelabel.job.planning import label_keys
+from prelabel.job.store import run_ontology
 from prelabel.job.upload import preview_upload, upload_run
 from prelabel.job.upload_terms import UploadOptions, UploadSummary
 from prelabel.ontology import ontology_document
@@ -89,10 +90,7 @@ def _ontology(run: Path) -> Ontology:
     """Of a run's folder; a config is enough for a dry run."""
     if run.is_file():
         return load_config(run).ontology
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{run} is no run folder: it has no config.yaml inside")
-    return load_config(path).ontology
+    return run_ontology(run)
 
 
 def _with_labelset(location: str, labelset: str | None) -> str:

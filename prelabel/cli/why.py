@@ -22,15 +22,11 @@ def why(
     ] = False,
 ) -> None:
     """Why a pixel is what it is: who claimed it, who won, and by which rule."""
-    from prelabel.config import load_config
-    from prelabel.errors import ConfigError
+    from prelabel.job.store import run_ontology
     from prelabel.review.why import read_story
 
-    config = run / "config.yaml"
-    if not config.is_file():
-        raise ConfigError(f"{run} is no run folder: it has no config.yaml inside")
+    names = {row.category_id: row.name for row in run_ontology(run)}
     story = read_story(run, image, x, y)
-    names = {row.category_id: row.name for row in load_config(config).ontology}
     if as_json:
         console.show_json(story.to_json(names))
         return

@@ -21,9 +21,11 @@ from prelabel.coco.records import (
     CocoSegment,
     ImageId,
     category_color,
+    category_record,
     count_pairs,
     count_values,
     measure_segments,
+    to_xywh,
 )
 from prelabel.coco.repairing import repair_panoptic
 from prelabel.coco.repairs import Repair, RepairReport
@@ -43,6 +45,7 @@ __all__ = [
     "Repair",
     "RepairReport",
     "category_color",
+    "category_record",
     "check_panoptic",
     "check_relative",
     "count_pairs",
@@ -54,5 +57,6 @@ __all__ = [
     "read_id_map",
     "read_panoptic",
     "repair_panoptic",
+    "to_xywh",
     "write_id_map",
 ]

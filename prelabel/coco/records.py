@@ -21,10 +21,12 @@ __all__ = [
     "CocoSegment",
     "ImageId",
     "category_color",
+    "category_record",
     "count_pairs",
     "count_values",
     "measure_ids",
     "measure_segments",
+    "to_xywh",
 ]
 
 ImageId: TypeAlias = int | str
@@ -102,6 +104,23 @@ def category_color(category: Category | CocoCategory) -> Color:
     saturation, value = _SHADES[category.category_id % len(_SHADES)]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def category_record(category: Category) -> dict[str, object]:
+    """The category as one of a COCO file's `categories[]`."""
+    return {
+        "id": category.category_id,
+        "name": category.name,
+        "supercategory": "thing" if category.isthing else "stuff",
+        "isthing": int(category.isthing),
+        "color": list(category_color(category)),
+    }
+
+
+def to_xywh(box: Box) -> Box:
+    """A half-open xyxy box as x, y, width and height."""
+    x0, y0, x1, y1 = box
+    return x0, y0, x1 - x0, y1 - y0
 
 
 def measure_segments(

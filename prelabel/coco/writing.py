@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prelabel.coco.codec import write_id_map
 from prelabel.coco.reading import check_relative
-from prelabel.coco.records import CocoSegment, category_color, measure_ids
+from prelabel.coco.records import CocoSegment, category_record, measure_ids, to_xywh
 from prelabel.data import Ontology, PanopticLabel
 from prelabel.errors import ConfigError, LabelError
 from prelabel.files import replacing
@@ -89,7 +89,7 @@ class PanopticWriter:
                 segment.segment_id,
                 segment.category_id,
                 segment.area,
-                _to_xywh(segment.box),
+                to_xywh(segment.box),
                 score=segment.score,
             )
             for segment in label.segments
@@ -172,10 +172,10 @@ class PanopticWriter:
                     f"{file_name}: segment {segment.segment_id} has category "
                     f"{segment.category_id}, which the ontology does not list"
                 )
-            if segment.area != area or segment.box_xywh != _to_xywh(box):
+            if segment.area != area or segment.box_xywh != to_xywh(box):
                 raise LabelError(
                     f"{file_name}: segment {segment.segment_id} says area {segment.area} and box "
-                    f"{segment.box_xywh} (xywh), its pixels {area} and {_to_xywh(box)}"
+                    f"{segment.box_xywh} (xywh), its pixels {area} and {to_xywh(box)}"
                 )
             if segment.score is not None and not 0.0 <= segment.score <= 1.0:
                 raise LabelError(
@@ -203,20 +203,8 @@ class PanopticWriter:
         raise LabelError(f"{self._path}: no free PNG name for the image {file_name!r}")
 
     def _write_json(self) -> None:
-        categories = [
-            _dump(
-                {
-                    "id": category.category_id,
-                    "name": category.name,
-                    "supercategory": "thing" if category.isthing else "stuff",
-                    "isthing": int(category.isthing),
-                    "color": list(category_color(category)),
-                }
-            )
-            for category in self._ontology
-        ]
         lists = {
-            "categories": categories,
+            "categories": [_dump(category_record(category)) for category in self._ontology],
             "images": self._images,
             "annotations": self._annotations,
         }
@@ -233,11 +221,6 @@ class PanopticWriter:
                 )
                 stream.write("]")
             stream.write("}\n")
-
-
-def _to_xywh(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = box
-    return x0, y0, x1 - x0, y1 - y0
 
 
 def _segment_record(segment: CocoSegment) -> dict[str, object]:

@@ -9,8 +9,8 @@ from typing import Literal
 
 from prelabel.job.explanations import read_explanations
 from prelabel.job.outbox import Outbox, OutboxRow
-from prelabel.job.store import LabelMeta, read_label
 from prelabel.job.upload_terms import UploadOptions
+from prelabel.label_files import LabelMeta, read_label
 from prelabel.ports import Delivery, LabelPlatform, Outcome
 
 __all__ = ["Courier"]

@@ -9,8 +9,8 @@ import os
 from prelabel.data import Ontology
 from prelabel.errors import ConfigError
 from prelabel.job.explanations import read_explanations
-from prelabel.job.store import list_labels, read_label
-from prelabel.ports import LabelSink
+from prelabel.label_files import list_labels, read_label
+from prelabel.ports import Delivery, LabelSink
 
 __all__ = ["export_labels"]
 
@@ -36,6 +36,8 @@ def export_labels(run: str | os.PathLike[str], sink: LabelSink, ontology: Ontolo
     sink.check(ontology)
     for meta in metas:
         label, _ = read_label(run, meta.key)
-        sink.push(label, read_explanations(run, meta.key))
+        made = meta.provenance
+        evidence = read_explanations(run, meta.key)
+        sink.push(Delivery(meta.record, label, evidence, made.tool, made.fingerprint))
     sink.finalize()
     return len(metas)

@@ -14,7 +14,7 @@ from prelabel.job.ledger import Ledger, Row, ledger_path
 from prelabel.job.lock import locked
 from prelabel.job.planning import reap
 from prelabel.job.protocol import Task
-from prelabel.job.store import LabelMeta, read_meta
+from prelabel.label_files import LabelMeta, read_meta
 
 __all__ = ["Found", "adopt", "repair_run", "rows_from_labels", "whole_label"]
 

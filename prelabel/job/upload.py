@@ -23,8 +23,8 @@ from prelabel.job.lock import is_locked, locked
 from prelabel.job.outbox import Outbox, OutboxRow
 from prelabel.job.planning import label_keys
 from prelabel.job.progress import Silence
-from prelabel.job.store import LabelMeta, read_meta
 from prelabel.job.upload_terms import UploadObserver, UploadOptions, UploadSummary
+from prelabel.label_files import LabelMeta, read_meta
 from prelabel.ports import LabelPlatform
 
 __all__ = ["preview_upload", "upload_run"]

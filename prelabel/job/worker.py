@@ -29,7 +29,8 @@ from prelabel.job.protocol import (
     WorkerPlan,
 )
 from prelabel.job.queues import ByteQueue, Closed
-from prelabel.job.store import LabelStore, Provenance
+from prelabel.job.store import LabelStore
+from prelabel.label_files import Provenance
 from prelabel.redaction import redact
 
 __all__ = ["Worker"]

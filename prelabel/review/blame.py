@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from prelabel.coco import CocoAnnotation, count_values
 from prelabel.data import VOID, Candidate, Trace, image_key
 from prelabel.errors import ConfigError, LabelError
-from prelabel.job.store import read_label
+from prelabel.label_files import read_label
 from prelabel.review.compare import BAD_IOU, MIN_IOU, Comparison, Mistake
 
 __all__ = ["NOT_LABELLED", "Blame", "blame_mistakes", "read_trace"]

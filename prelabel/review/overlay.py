@@ -13,7 +13,7 @@ from prelabel.coco import category_color
 from prelabel.data import Explanation, Frame, Heatmap, Ontology, PanopticLabel, Segment
 from prelabel.images import decode
 from prelabel.job.explanations import read_explanations
-from prelabel.job.store import iterate_labels
+from prelabel.label_files import iterate_labels
 from prelabel.masks import resize_probs
 from prelabel.review.drawing import draw_tag, edges, fit_size, middle, resize_ids
 

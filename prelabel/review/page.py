@@ -18,7 +18,7 @@ from prelabel.data import ImageRecord, image_key
 from prelabel.errors import ConfigError, ImageError, LabelError
 from prelabel.files import write_atomically
 from prelabel.images import decode
-from prelabel.job.store import read_label
+from prelabel.label_files import read_label
 from prelabel.review.compare import KINDS, Mistake, compare
 from prelabel.review.evaluation import GROUPS, Evaluation, WorstImage
 from prelabel.review.pairs import Pair, PairedFiles

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prelabel.data import VOID, Candidate, PanopticLabel, Segment, Trace, image_key
 from prelabel.errors import ConfigError
-from prelabel.job.store import list_labels, read_label
+from prelabel.label_files import list_labels, read_label
 
 __all__ = ["Claim", "PixelStory", "read_story", "tell_pixel"]
 

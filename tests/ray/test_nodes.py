@@ -26,7 +26,7 @@ from prelabel.job.progress import Silence
 from prelabel.job.protocol import WorkerOptions, WorkerPlan
 from prelabel.job.rehearsal import Rehearsal, RehearsalSource
 from prelabel.job.runner import JobOptions, run_job
-from prelabel.job.store import list_labels
+from prelabel.label_files import list_labels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cluster import two_nodes

@@ -25,7 +25,8 @@ from prelabel.cli import main
 from prelabel.coco import check_panoptic, read_panoptic
 from prelabel.data import Category, ImageRecord, Ontology, PanopticLabel, Segment
 from prelabel.errors import ConfigError, ConnectorError, ImageError, LabelError
-from prelabel.job.store import LabelStore, Provenance
+from prelabel.job.store import LabelStore
+from prelabel.label_files import Provenance
 from prelabel.ports import Delivery, PushRules
 
 CATEGORIES = [

@@ -27,7 +27,8 @@ from segments_platform import HUMAN, Platform
 from segments_server import KEY, SIGNATURE, Faults, Server, serving
 
 from prelabel.data import ImageRecord, PanopticLabel, Segment
-from prelabel.job.store import LabelStore, Provenance
+from prelabel.job.store import LabelStore
+from prelabel.label_files import Provenance
 
 DATASET = "me/street"
 CATEGORIES = [
