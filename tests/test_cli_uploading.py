@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from connectors.testing import MemoryPlatform, example_label
 from prelabel.cli import connect, main
+from prelabel.coco import measure_segments
 from prelabel.config import build_config
-from prelabel.data import Category, ImageRecord, Ontology
+from prelabel.data import Category, ImageRecord, Ontology, PanopticLabel, Segment
 from prelabel.errors import ConnectorError
 from prelabel.job.store import LabelStore
 from prelabel.label_files import Provenance
@@ -85,6 +87,48 @@ def test_up_and_down_and_compared(
     document = json.loads(capsys.readouterr().out)
     assert document["images"] == 1
     assert document["all"]["pq"] == 1.0
+    assert document["segments"]["all"]["kept_of_predicted"] == 1.0
+
+
+def test_what_people_changed_is_told_by_category(
+    run: Path, platform: MemoryPlatform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _cli("upload", run, "--to", "memory:x") == 0
+    for held in platform.held.values():
+        held.status = "REVIEWED"
+    # In one image a pixel of the car became sky, in the other a car was added in the void.
+    ids = platform.held["a.png"].label.id_map.copy()
+    ids[0, 0] = 2
+    platform.held["a.png"].label = _relabelled("a.png", ids, {1: 31, 2: 7})
+    ids = platform.held["b.png"].label.id_map.copy()
+    ids[ids == 0] = 3
+    platform.held["b.png"].label = _relabelled("b.png", ids, {1: 31, 2: 7, 3: 31})
+    assert _cli("download", "memory:x", "--out", tmp_path / "back") == 0
+    capsys.readouterr()
+    assert _cli("evaluate", run, tmp_path / "back", "--json") == 0
+    classes = json.loads(capsys.readouterr().out)["per_class"]
+    changes = {
+        name: [row[key] for key in ("kept", "adjusted", "kept_of_predicted")]
+        for name, row in classes.items()
+    }
+    assert changes == {"car": [1, 1, 0.5], "sky": [1, 1, 0.5]}
+    assert classes["car"]["mistakes"]["missed"] == 1
+    assert _cli("evaluate", run, tmp_path / "back") == 0
+    assert "From the prediction to the truth" in capsys.readouterr().out
+
+
+def _relabelled(name: str, ids: np.ndarray, category_ids: dict[int, int]) -> PanopticLabel:
+    segments = []
+    for one in measure_segments(ids, category_ids):
+        x, y, width, height = (int(side) for side in one.box_xywh or ())
+        box = (x, y, x + width, y + height)
+        isthing = one.category_id == 31
+        segments.append(
+            Segment(
+                one.segment_id, one.category_id, isthing, one.area or 0, box, 1.0, None, 1.0, "hand"
+            )
+        )
+    return PanopticLabel(name, ids, tuple(segments))
 
 
 def test_events_for_programs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

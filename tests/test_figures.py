@@ -15,6 +15,7 @@ from prelabel.cli import main
 from prelabel.coco import PanopticWriter, measure_segments
 from prelabel.data import Category, Ontology
 from prelabel.errors import ConfigError
+from prelabel.review.compare import compare
 from prelabel.review.evaluate import EvaluateOptions, evaluate
 from prelabel.review.figures import SegmentTally, sum_tallies
 from prelabel.review.pairs import PairOptions
@@ -94,6 +95,18 @@ def test_a_sum_is_the_same_in_parts(pairs: list[tuple[float, float]]) -> None:
     assert sum(ours.histogram) == len(pairs)
 
 
+def test_kept_is_every_pixel_and_no_other() -> None:
+    truth = draw("11122", "11122", "...22")
+    segments = measure_segments(truth, {1: CAR, 2: SKY})
+    by_id = {one.segment_id: one for one in segments}
+    wider = draw("11122", "11122", "1..22")  # one pixel more, where nobody knows
+    image = compare(truth, by_id, wider, {1: CAR, 2: SKY})
+    assert [(row.segment_id, row.iou) for row in image.matches] == [(1, 1.0), (2, 1.0)]
+    assert not image.overlaps.same(1, 1)
+    assert image.overlaps.same(2, 2)
+    assert not image.overlaps.same(1, 2)
+
+
 # --- whole files ------------------------------------------------------------------------------
 
 GOOD: Drawn = (draw("1111111133"), {1: CAR, 3: SKY})
@@ -126,6 +139,8 @@ def test_figures_by_hand(files: tuple[Path, Path]) -> None:
         "duplicate": 0,
         "spurious": 1,
     }
+    assert (everything.kept, everything.adjusted) == (2, 1)
+    assert everything.kept_of_predicted == pytest.approx(2 / 5)
     assert result.figures["things"].accepted == pytest.approx(1 / 4)
     car = result.category_figures[0]
     assert (car.segments, car.miss_rate) == (3, 1 / 3)
@@ -191,7 +206,9 @@ def test_json_says_it_all(files: tuple[Path, Path]) -> None:
     document = json.loads(json.dumps(evaluate(*files).to_json(), allow_nan=False))
     assert document["images"] == 3
     assert document["segments"]["all"]["iou_histogram"] == [0, 0, 0, 0, 0, 0, 1, 0, 0, 2]
-    assert document["per_class"]["car"]["tp"] == 2
+    car = document["per_class"]["car"]
+    assert (car["tp"], car["kept"], car["adjusted"]) == (2, 1, 1)
+    assert car["kept_of_predicted"] == pytest.approx(1 / 2)
     assert document["per_class"]["sky"]["mistakes"]["wrong-class"] == 1
     assert document["blame"] is None
     assert document["worst"][1]["mistakes"][0] == {
@@ -217,7 +234,13 @@ def call(*arguments: object) -> int:
 def test_the_tables(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert call("evaluate", *files) == 0
     out = capsys.readouterr().out
-    for part in ("Panoptic quality", "What to correct", "Confusions", "Worst images", "bad.jpg"):
+    for part in (
+        "Panoptic quality",
+        "From the prediction to the truth",
+        "Confusions",
+        "Worst images",
+        "bad.jpg",
+    ):
         assert part in out
     assert "Which stage" not in out
 

@@ -109,12 +109,22 @@ def _show_figures(evaluation: Evaluation) -> None:
         shares = (
             figures.accepted,
             figures.accepted_of_predicted,
+            figures.kept_of_predicted,
             figures.miss_rate,
             figures.mean_iou,
             figures.boundary_iou,
         )
         rows.append((group, str(figures.segments), *(_percent(share) for share in shares)))
-    headings = ("", "truth", "accepted", "of predicted", "missed", "mean IoU", "boundary IoU")
+    headings = (
+        "",
+        "truth",
+        "accepted",
+        "of predicted",
+        "kept of these",
+        "missed",
+        "mean IoU",
+        "boundary IoU",
+    )
     console.show_table("Segments ×100", headings, rows)
     bins = evaluation.figures["all"].histogram
     names = [f"{index / len(bins):.1f}" for index in range(len(bins))]
@@ -128,13 +138,14 @@ def _show_figures(evaluation: Evaluation) -> None:
 
 
 def _show_mistakes(evaluation: Evaluation) -> None:
-    rows = [
-        (row.name, *(str(figures.mistakes[kind] or "") for kind in KINDS))
-        for row, figures in zip(evaluation.per_class, evaluation.category_figures, strict=True)
-        if sum(figures.mistakes.values())
-    ]
+    rows = []
+    for row, figures in zip(evaluation.per_class, evaluation.category_figures, strict=True):
+        counts = (figures.kept, figures.adjusted, *(figures.mistakes[kind] for kind in KINDS))
+        if any(counts):
+            rows.append((row.name, *(str(count or "") for count in counts)))
     if rows:
-        console.show_table("What to correct", ("category", *KINDS), rows)
+        headings = ("category", "kept", "adjusted", *KINDS)
+        console.show_table("From the prediction to the truth", headings, rows)
     taken = [
         (row.truth, row.predicted or "nothing", str(row.segments), f"{row.pixels:,}")
         for row in evaluation.confusion

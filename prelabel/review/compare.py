@@ -107,6 +107,11 @@ class Overlaps:
             self.true_areas[true_id] += pixels
             self.areas[segment_id] += pixels
 
+    def same(self, true_id: int, segment_id: int) -> bool:
+        """Whether the two are the same pixels, void counted as any other."""
+        both = self.pixels.get((true_id, segment_id), 0)
+        return both == self.true_areas[true_id] == self.areas[segment_id]
+
     def iou(self, true_id: int, segment_id: int) -> float:
         """IoU in [0, 1], without what was predicted where the truth is void: nobody knows there."""
         both = self.pixels.get((true_id, segment_id), 0)

@@ -154,7 +154,9 @@ class Tally:
         edges = boundary_ious(pair.true_map, pair.id_map, matched, void=VOID) if matched else {}
         for row in image.matches:
             boundary = edges[row.true_id, row.segment_id]
-            self._segments[row.category_id].add_match(row.iou, boundary)
+            self._segments[row.category_id].add_match(
+                row.iou, boundary, kept=image.overlaps.same(row.true_id, row.segment_id)
+            )
         for mistake in image.mistakes:
             self._segments[mistake.category_id].add_mistake(mistake.kind, mistake.iou)
         for segment_id in image.unmatched:

@@ -29,6 +29,10 @@ class Figures:
             found, in [0, 1].
         accepted: share of the truth's segments that a person would leave as they were predicted.
         accepted_of_predicted: the same number as a share of the predicted segments.
+        kept: numbers of predicted segments that stand in the truth as they are: the same category
+            and the same pixels. In a truth that people made by correcting the prediction, these are
+            the segments that nobody touched.
+        adjusted: numbers of matched segments with other pixels.
         boundary_iou: mean over the matched segments, in [0, 1].
         boundary_iou_with_misses: mean over the truth's segments, an unmatched one counting as 0.
         histogram: numbers of the truth's segments by IoU: missed ones left out, from 0 to 0.1, from
@@ -42,10 +46,17 @@ class Figures:
     miss_rate: float
     accepted: float
     accepted_of_predicted: float
+    kept: int
+    adjusted: int
     boundary_iou: float
     boundary_iou_with_misses: float
     histogram: tuple[int, ...]
     mistakes: Mapping[Kind, int]
+
+    @property
+    def kept_of_predicted(self) -> float:
+        """Share of the predicted segments that were kept, in [0, 1]."""
+        return _share(self.kept, self.predicted)
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -55,6 +66,9 @@ class Figures:
             "miss_rate": self.miss_rate,
             "accepted": self.accepted,
             "accepted_of_predicted": self.accepted_of_predicted,
+            "kept": self.kept,
+            "kept_of_predicted": self.kept_of_predicted,
+            "adjusted": self.adjusted,
             "boundary_iou": self.boundary_iou,
             "boundary_iou_with_misses": self.boundary_iou_with_misses,
             "iou_histogram": list(self.histogram),
@@ -70,13 +84,15 @@ class SegmentTally:
     unmatched: int = 0
     missed: int = 0
     accepted: int = 0
+    kept: int = 0
     iou_sum: float = 0.0
     boundary_sum: float = 0.0
     bins: Counter[int] = field(default_factory=Counter)
     mistakes: Counter[Kind] = field(default_factory=Counter)
 
-    def add_match(self, iou: float, boundary_iou: float) -> None:
+    def add_match(self, iou: float, boundary_iou: float, *, kept: bool = False) -> None:
         self.matched += 1
+        self.kept += kept
         self.accepted += iou >= ACCEPTED_IOU
         self.boundary_sum += boundary_iou
         self._add_iou(iou)
@@ -98,6 +114,7 @@ class SegmentTally:
         self.unmatched += other.unmatched
         self.missed += other.missed
         self.accepted += other.accepted
+        self.kept += other.kept
         self.iou_sum += other.iou_sum
         self.boundary_sum += other.boundary_sum
         self.bins += other.bins
@@ -114,6 +131,8 @@ class SegmentTally:
             miss_rate=_share(absent, segments),
             accepted=_share(self.accepted, segments),
             accepted_of_predicted=_share(self.accepted, predicted),
+            kept=self.kept,
+            adjusted=self.matched - self.kept,
             boundary_iou=_share(self.boundary_sum, self.matched),
             boundary_iou_with_misses=_share(self.boundary_sum, segments),
             histogram=tuple(self.bins[index] for index in range(BINS)),
