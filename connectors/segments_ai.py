@@ -40,7 +40,7 @@ class SegmentsAi:
     """An `ImageSource` and a `LabelPlatform`.
 
     `image_id` is the sample's name, `ref` its uuid. A record of another source is found by its
-    name, or by the last part of it where only one sample has that.
+    name, or by the last part of it where only one sample and one image have that.
 
     Args:
         location: `owner/dataset`, with options behind it; see `segments_dataset.Location`.
@@ -178,8 +178,8 @@ class SegmentsAi:
         uuid = self._samples.find(record)
         if uuid is None:
             raise CallError(
-                f"{self._dataset.where} has no sample called {record.image_id!r}; add the images "
-                "to the dataset first",
+                f"{self._dataset.where} has no sample called {record.image_id!r}, and none that "
+                "only this image can mean; add the images to the dataset first",
                 kind="gone",
             )
         return uuid

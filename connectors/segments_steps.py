@@ -176,6 +176,8 @@ class Samples:
         self.statuses: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._tails: dict[str, list[str]] = {}
+        self._asked: dict[str, set[str]] = {}
+        """Names of the images that mean a sample, by its uuid."""
 
     def add(self, sample: Any, status: str) -> None:
         self.statuses[sample.uuid] = status
@@ -183,13 +185,23 @@ class Samples:
         self._tails.setdefault(PurePosixPath(sample.name).name, []).append(sample.uuid)
 
     def find(self, record: ImageRecord) -> str | None:
-        """The uuid: by the record's own, by name, or by the last part of the name."""
+        """The uuid: by the record's own, by name, or by the last part of the name.
+
+        A last part that two have, of the samples or of the images that were asked for, is nobody's:
+        one would get the label of the other.
+        """
         if record.ref in self.statuses:
             return record.ref
-        if record.image_id in self._names:
-            return self._names[record.image_id]
-        tails = self._tails.get(PurePosixPath(record.image_id).name, [])
-        return tails[0] if len(tails) == 1 else None
+        name = record.image_id
+        if name in self._names:
+            self._asked.setdefault(self._names[name], set()).add(name)
+            return self._names[name]
+        tails = self._tails.get(PurePosixPath(name).name, [])
+        if len(tails) != 1:
+            return None
+        asked = self._asked.setdefault(tails[0], set())
+        asked.add(name)
+        return tails[0] if len(asked) == 1 else None
 
 
 def _get_label(client: Any, uuid: str, labelset: str) -> Any:

@@ -79,6 +79,21 @@ def test_an_extension_that_differs_still_matches(tmp_path: Path) -> None:
     assert evaluate(prediction, truth).all.pq == 1.0
 
 
+def test_folders_that_one_side_does_not_have_still_match(tmp_path: Path) -> None:
+    flat = {"a.png": TRUE_A, "b.png": TRUE_B}
+    deep = {"y/b.jpg": TRUE_B, "x/a.jpg": TRUE_A}
+    for truth, prediction in ((flat, deep), (deep, flat)):
+        files = [write(tmp_path / "p.json", prediction), write(tmp_path / "t.json", truth)]
+        assert evaluate(*files).all.pq == 1.0
+
+
+@pytest.mark.parametrize("other", [{"y/a.png": TRUE_A}, {"a.png": TRUE_A, "y/a.png": TRUE_A}])
+def test_folders_that_differ_do_not_match(tmp_path: Path, other: dict[str, Drawn]) -> None:
+    truth = write(tmp_path / "truth.json", {"x/a.png": TRUE_A, "z/a.png": TRUE_A})
+    with pytest.raises(ConfigError, match="images do not match"):
+        evaluate(write(tmp_path / "pred.json", other), truth)
+
+
 def test_an_exact_name_goes_before_a_similar_one(tmp_path: Path) -> None:
     images = {"a.png": TRUE_A, "a.jpg": TRUE_B}
     truth = write(tmp_path / "truth.json", images)

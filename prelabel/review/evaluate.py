@@ -6,9 +6,9 @@ which shows on a valid file with things and stuff: areas are counted in the PNGs
 believed, and a mean over no category is 0 rather than a division by 0. `compare` says what mistakes
 are, `figures` what the other numbers mean, `blame` which stage made a mistake.
 
-Images are matched by `file_name`, first exactly, then without extension where that is unambiguous;
-categories by name. Only one pair of PNGs is open at a time, so that memory does not grow with the
-number of images.
+Images are matched by `file_name`, first exactly, then without extension, then by their last part
+where one side has no folders, each where that is unambiguous; categories by name. Only one pair of
+PNGs is open at a time, so that memory does not grow with the number of images.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -72,7 +72,8 @@ def match_images(
 ) -> list[ImagePair]:
     """The truth's annotations in their order, each with the prediction's of the same file_name.
 
-    What finds no partner so is matched without extension, where that is unambiguous.
+    What finds no partner so is matched without extension, and then, where one of the two names has
+    no folder, by its last part; each only where that is unambiguous.
 
     Raises:
         ConfigError: the truth is empty or, unless `extra` is ignored, lacks a predicted image.
@@ -81,10 +82,10 @@ def match_images(
     if not truths:
         raise ConfigError(f"{real.path} has no annotations, so there is nothing to compare with")
     partners = {name: name for name in truths.keys() & guesses.keys()}
-    left = _by_bare_name(name for name in guesses if name not in partners)
-    for bare, names in _by_bare_name(name for name in truths if name not in partners).items():
-        if len(names) == 1 and len(left.get(bare, [])) == 1:
-            partners[names[0]] = left[bare][0]
+    partners |= _alike(truths.keys(), guesses.keys(), partners, _bare_name)
+    for name, other in _alike(truths.keys(), guesses.keys(), partners, _last_part).items():
+        if "/" not in name or "/" not in other:
+            partners[name] = other
     spare = guesses.keys() - set(partners.values())
     if spare and extra == "error":
         raise ConfigError(
@@ -124,11 +125,36 @@ def _annotations_by_name(file: PanopticFile) -> Mapping[str, CocoAnnotation]:
     return named
 
 
-def _by_bare_name(names: Iterable[str]) -> Mapping[str, list[str]]:
-    bare: defaultdict[str, list[str]] = defaultdict(list)
+def _alike(
+    truths: Iterable[str],
+    guesses: Iterable[str],
+    partners: Mapping[str, str],
+    form: Callable[[str], str],
+) -> Mapping[str, str]:
+    """Partners among the names that have none yet: those whose form one has on either side."""
+    taken = set(partners.values())
+    theirs = _by_form((name for name in truths if name not in partners), form)
+    ours = _by_form((name for name in guesses if name not in taken), form)
+    return {
+        names[0]: ours[key][0]
+        for key, names in theirs.items()
+        if len(names) == 1 and len(ours.get(key, [])) == 1
+    }
+
+
+def _by_form(names: Iterable[str], form: Callable[[str], str]) -> Mapping[str, list[str]]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        bare[str(PurePosixPath(name).with_suffix(""))].append(name)
-    return bare
+        found[form(name)].append(name)
+    return found
+
+
+def _bare_name(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _last_part(name: str) -> str:
+    return PurePosixPath(name).stem
 
 
 def _refuse_twice(file: PanopticFile, what: str, values: Sequence[int | str]) -> None:

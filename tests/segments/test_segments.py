@@ -351,6 +351,13 @@ def test_a_sample_is_found_by_the_last_part_of_its_name(server: Server) -> None:
     assert connector.remote_status(ImageRecord("z.png", "")) is None
 
 
+def test_a_last_part_that_two_images_have_is_nobodys(server: Server, tmp_path: Path) -> None:
+    run = _run(tmp_path, "x/a.png", "y/a.png", "z/b.png", "b.png")
+    assert _cli("upload", str(run), "--to", f"segments-ai:{WHERE}") == 3
+    names = {key: one["name"] for key, one in server.platform.samples.items()}
+    assert [names[key] for key, _ in server.platform.labels] == ["b.png"]
+
+
 def test_sizes_that_differ_by_exif(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     turned = server.platform.add_sample("me/street", "t.png", _image(orientation=6))
     connector = _checked()
@@ -427,10 +434,15 @@ def test_reviewed_labels_say_how_good_the_prelabels_were(
     out = tmp_path / "back"
     assert _cli("download", f"segments-ai:{WHERE}", "--out", str(out)) == 0
     capsys.readouterr()
-    truth = str(out / "panoptic.json")
-    assert _cli("evaluate", str(coco / "panoptic.json"), truth, "--json") == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["images"] == 2
+    documents = []
+    for prediction in (str(run), str(coco / "panoptic.json")):
+        assert _cli("evaluate", prediction, str(out), "--json") == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    assert documents[0] == documents[1]
+    assert documents[0]["images"] == 2
+    kept = {name: row["kept"] for name, row in documents[0]["per_class"].items()}
+    adjusted = {name: row["adjusted"] for name, row in documents[0]["per_class"].items()}
+    assert (kept, adjusted) == ({"car": 2, "sky": 1}, {"car": 0, "sky": 1})
 
 
 def test_a_config_for_the_dataset(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
