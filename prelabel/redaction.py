@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["redact"]
+__all__ = ["holds_password", "redact"]
+
+_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 _PATTERNS = (
     (re.compile(r"(?<=://)[^/@\s]+@"), "***@"),
@@ -18,6 +20,11 @@ _PATTERNS = (
     ),
 )
 """A user and password before a host, and values of telling names in a query."""
+
+
+def holds_password(address: str) -> bool:
+    """Whether a password stands before the host of an address."""
+    return _PASSWORD.search(address) is not None
 
 
 def redact(value: Any) -> Any:

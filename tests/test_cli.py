@@ -235,6 +235,10 @@ REFUSED = {
     "no source": (("run", "{config}", "--source", "gone"), "source folder gone does not exist"),
     "empty source": (("run", "{config}", "--source", "{tmp}/empty"), "holds no image"),
     "source left out": (("run", "{config}", "--set", "source="), "names no source"),
+    "password in source": (
+        ("run", "{config}", "--source", "sftp://me:hunter2@host/photos"),
+        "a password stands in sftp://***@host/photos; credentials come from the environment only",
+    ),
     "other scheme": (("run", "{config}", "--source", "zz://b/p"), "connectors are coco"),
     "sink as source": (("run", "{config}", "--source", "coco-panoptic:x"), "offers no images"),
     "output": (("run", "{config}", "--out", "{config}/run"), "cannot be written"),

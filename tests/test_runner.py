@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from prelabel import label_files
 from prelabel.data import Failure, Frame, ImageRecord
 from prelabel.errors import ChangedError, ConfigError, LockedError
+from prelabel.files import write_atomically
 from prelabel.job import store as store_module
 from prelabel.job.engines.inline import InlineEngine
 from prelabel.job.ledger import LEDGER_NAME, Ledger, Row
@@ -377,7 +379,7 @@ def test_an_output_that_fails_ends_the_run_and_not_one_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     writes = iter(range(100))
-    write = store_module.write_atomically
+    write = write_atomically
 
     def failing(path: Path, data: bytes) -> None:
         # Two checks that the folder can be written, then two files for each image.
@@ -385,7 +387,8 @@ def test_an_output_that_fails_ends_the_run_and_not_one_image(
             raise OSError(code, os.strerror(code), str(path))
         write(path, data)
 
-    monkeypatch.setattr(store_module, "write_atomically", failing)
+    for module in (store_module, label_files):
+        monkeypatch.setattr(module, "write_atomically", failing)
     with pytest.raises(OSError, match=os.strerror(code)):
         _run(tmp_path, RehearsalSource())
     assert _stored(tmp_path) == ["a"]

@@ -9,10 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from prelabel.data import Ontology
 from prelabel.errors import ConfigError
 from prelabel.ports import ImageSource, LabelPlatform, LabelSink
+from prelabel.redaction import holds_password, redact
 
-__all__ = ["GROUP", "open_platform", "open_sink", "open_source"]
+__all__ = ["GROUP", "lacking_there", "open_platform", "open_sink", "open_source"]
 
 GROUP = "prelabel.connectors"
 """The group of entry points: a name, and a class that takes a location."""
@@ -28,14 +30,29 @@ def open_source(location: str) -> ImageSource:
     URL for fsspec; everything else is a folder's path.
 
     Raises:
-        ConfigError: no connector and no store has that name, or it offers no images.
+        ConfigError: no connector and no store has that name, it offers no images, or a password
+            stands in it.
     """
+    _refuse_password(location)
     match = _SCHEME.match(location)
     if match and match[1] in _names():
         return _open_source(match[1], match[2])
     if match and match[2].startswith("//"):
         return _open_url(match[1], location)
     return _open_source("folder", location)
+
+
+def lacking_there(source: ImageSource, ontology: Ontology, location: str) -> str:
+    """What to say before a run whose labels its source, a platform too, would not take; or ""."""
+    if not isinstance(source, LabelPlatform):
+        return ""
+    lacking = [name for name in ontology.by_name if name not in source.ontology().by_name]
+    if not lacking:
+        return ""
+    return (
+        f"{redact(location)} has no category {', '.join(lacking)}: labels with it cannot be "
+        f"uploaded there; prelabel init {redact(location)} writes a config with those it has"
+    )
 
 
 def _open_url(scheme: str, location: str) -> ImageSource:
@@ -67,6 +84,7 @@ def open_platform(location: str) -> LabelPlatform:
     Raises:
         ConfigError: no connector has that name, or people do not correct labels there.
     """
+    _refuse_password(location)
     match = _SCHEME.match(location)
     if match is None:
         raise ConfigError(
@@ -87,6 +105,14 @@ def _open_source(name: str, location: str) -> ImageSource:
     if not isinstance(connector, ImageSource):
         raise ConfigError(f"the connector {name!r} offers no images; it is a target for labels")
     return connector
+
+
+def _refuse_password(location: str) -> None:
+    if holds_password(location):
+        raise ConfigError(
+            f"a password stands in {redact(location)}; credentials come from the environment only, "
+            "never from a config or an argument"
+        )
 
 
 def _names() -> dict[str, EntryPoint]:

@@ -1,6 +1,7 @@
 """What people see: tables and bars on a terminal, plain lines elsewhere, JSON for programs.
 
-Names come from files and are never read as markup.
+Names come from files and are never read as markup. Secrets in addresses are hidden here, whatever
+shows them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
+
+from prelabel.redaction import redact
 
 __all__ = [
     "make_console",
@@ -45,12 +48,14 @@ def note(text: str) -> None:
 
 def show_json(document: Mapping[str, object]) -> None:
     """A document on stdout, for programs."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=True, allow_nan=False, indent=2) + "\n")
+    text = json.dumps(redact(document), ensure_ascii=True, allow_nan=False, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def show_event(name: str, document: Mapping[str, object]) -> None:
     """A line of JSON on stdout, at once, for programs that watch."""
-    line = json.dumps({"event": name, **document}, ensure_ascii=True, allow_nan=False)
+    told = redact({"event": name, **document})
+    line = json.dumps(told, ensure_ascii=True, allow_nan=False)
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -74,10 +79,17 @@ def show_table(
 
 
 def printable(text: str) -> str:
-    """`text` without what a terminal would obey or cannot encode."""
+    """`text` without secrets, and without what a terminal would obey or cannot encode."""
     return "".join(
-        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1]
+        for letter in redact(text)
     )
+
+
+class _Redacted(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
 
 
 def set_up_logging() -> None:
@@ -85,6 +97,7 @@ def set_up_logging() -> None:
     handler = RichHandler(
         console=make_console(stderr=True), markup=False, show_path=False, show_time=False
     )
+    handler.addFilter(_Redacted())
     for name in ("prelabel", "connectors"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prelabel.cache import default_folder
-from prelabel.cli.connect import open_source
+from prelabel.cli.connect import lacking_there, open_source
 from prelabel.cli.findings import Finding, fail, ok, warn
 from prelabel.coco import check_relative
 from prelabel.config import Config, load_config
@@ -58,6 +58,8 @@ def examine_source(config: Config, sample: SourceSample) -> Iterator[Finding]:
     seconds = time.perf_counter() - start
     yield ok("source", f"{len(records)} images listed in {seconds:.1f} s")
     yield from _exportable(records)
+    if remark := lacking_there(source, config.ontology, config.source):
+        yield warn("source", remark)
     step = max(1, len(records) // _SAMPLES)
     chosen = records[::step][:_SAMPLES]
     sizes, errors = [], []

@@ -11,7 +11,7 @@ from typing import Literal
 
 from prelabel import __version__
 from prelabel.cli import console
-from prelabel.cli.connect import open_sink, open_source
+from prelabel.cli.connect import lacking_there, open_sink, open_source
 from prelabel.cli.results import show_summary
 from prelabel.cli.watching import EventLines, RunDisplay
 from prelabel.config import Config, dump_config, load_config
@@ -83,8 +83,11 @@ def run_command(request: RunRequest, *, as_json: bool) -> int:
             f"source and out are the same folder, {config.out}; labels beside images would be read "
             "as images: choose another --out"
         )
+    source = open_source(config.source)
+    if remark := lacking_there(source, config.ontology, config.source):
+        console.note(f"warning: {remark}")
     display = EventLines() if as_json else None
-    summary = label_source(config, open_source(config.source), request.job, display)
+    summary = label_source(config, source, request.job, display)
     if as_json:
         console.show_event("summary", {"out": config.out} | summary.to_json())
     else:

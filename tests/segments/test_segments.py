@@ -474,7 +474,12 @@ def test_from_the_platform_through_a_run_and_back(
     )
     run, where = tmp_path / "run", f"segments-ai:{WHERE}"
     arguments = ("run", str(config), "--source", where, "--out", str(run), "--engine", "inline")
-    assert _cli(*arguments) == 0
+    assert _cli(*arguments, "--set", "ontology.things.0.name=bus", "--limit", "1") == 0
+    assert "me/street::allow-private has no category bus: labels" in capsys.readouterr().err
+    assert _cli("doctor", *arguments[1:4], "--set", "ontology.stuff.0.name=sea") in (0, 2)
+    assert "has no category sea" in capsys.readouterr().out
+    assert _cli(*arguments, "--fresh") == 0
+    assert "has no category" not in capsys.readouterr().err
     assert _cli("upload", str(run), "--to", where) == 0
     bitmap = server.platform.bitmap(uuids["a.png"])
     assert (bitmap[:3, :2] == bitmap[0, 0]).all() and bitmap[0, 0] != bitmap[0, 3]
